@@ -1,28 +1,66 @@
-"""Each example's own gradient, and the Fisher diagonal made of them."""
+"""Each example's own gradient: whole, its norm, and the Fisher diagonal made of them.
+
+Layers of Linen's standard kinds are tapped (``taps.py``), so that weight gradients are
+formed once, where they are needed, and dropped; anything else takes ``vmap(grad)``.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxunlearn.gradients.microbatches import weighted_mean
-from jaxunlearn.tree import cast
+from jaxunlearn import tree
+from jaxunlearn.gradients import outer_products
+from jaxunlearn.gradients.backward import Statistic, View, statistics
+from jaxunlearn.gradients.microbatches import rows_of, weighted_mean
 from jaxunlearn.types import Batch, Params, PerExampleLoss
 
 
-def per_example_gradients(loss: PerExampleLoss, params: Params, batch: Batch) -> Params:
-    """Return ``g_i = d l_i / d theta`` of every example, its ``weight`` left out.
-
-    Each example travels alone, as a batch of one, so its gradient cannot depend on the
-    others. Padding examples, whose loss is 0, give zeros.
+def per_example_loss(loss_fn: Callable[[Params, Any], jax.Array]) -> PerExampleLoss:
+    """Return the per-example loss of a loss of one example.
 
     Args:
-      loss: Per-example loss.
+      loss_fn: ``(params, example) -> scalar``; an example is a batch without its
+        leading axis.
+
+    >>> loss = per_example_loss(lambda params, example: params * example["x"])
+    >>> loss(2.0, {"x": jnp.array([1.0, 3.0])}).tolist()
+    [2.0, 6.0]
+    """
+    return lambda params, batch: jax.vmap(loss_fn, in_axes=(None, 0))(
+        params, dict(batch)
+    )
+
+
+def per_example_gradients(
+    loss: PerExampleLoss,
+    params: Params,
+    batch_or_batches: Batch | Iterable[Batch],
+    *,
+    layers: str | None = None,
+    batch_size: int | None = None,
+) -> Params:
+    """Return ``g_i = d l_i / d theta`` of every example, its ``weight`` left out.
+
+    Padding examples, whose loss is 0, give zeros.
+
+    Args:
+      loss: Per-example loss; an example's loss must not depend on the others.
       params: The point; differentiated as its float32 copy.
-      batch: A batch of B examples.
+      batch_or_batches: A batch of B examples, or batches of one shape.
+      layers: Expression of the leaves (:func:`jaxunlearn.tree.select`); None is all.
+      batch_size: Examples in the backward pass at a time.
 
     Returns:
-      A float32 tree like ``params``, leaves [B, ...].
+      A float32 tree of the selected leaves of ``params``, [B, ...]; layers of a stacked
+      leaf that are not selected are 0.
 
-    Cost: memory of B gradients (GPT-2 124M: 498 MB an example).
+    Raises:
+      ValueError: The expression matches nothing, or the loss is not [B].
+
+    Cost: one forward and backward pass; memory of B gradients (GPT-2 124M: 498 MB an
+    example).
 
     >>> loss = lambda params, batch: params**2 * batch["x"]
     >>> per_example_gradients(
@@ -30,44 +68,144 @@ def per_example_gradients(loss: PerExampleLoss, params: Params, batch: Batch) ->
     ... ).tolist()
     [4.0, 12.0]
     """
+    params = tree.cast(params, jnp.float32)
+    whole = Statistic(
+        lambda p, w, rows, _: outer_products.gradients(p, rows), True, False
+    )
 
-    def gradient(params: Params, example: Batch) -> Params:
-        alone = jax.tree.map(lambda x: x[None], example)
-        return jax.grad(lambda p: loss(p, alone)[0])(params)
+    def rows(batch: Batch) -> dict[str, jax.Array]:
+        found, views = statistics(loss, params, batch, whole, layers=layers)
+        return {name: example_first(x, views[name]) for name, x in found.items()}
 
-    arrays = jax.tree.map(jnp.asarray, dict(batch))
-    return jax.vmap(gradient, in_axes=(None, 0))(cast(params, jnp.float32), arrays)
+    found = rows_of(rows, batch_or_batches, batch_size=batch_size)
+    leaves = dict(tree.named_leaves(params))
+    chosen = masks(params, layers)
+    found = {
+        name: jnp.where(chosen[name], x.reshape(-1, *jnp.shape(leaves[name])), 0.0)
+        for name, x in found.items()
+    }
+    return subtree(params, found)
+
+
+def per_example_norms(
+    loss: PerExampleLoss,
+    params: Params,
+    batch_or_batches: Batch | Iterable[Batch],
+    *,
+    layers: str | None = None,
+    batch_size: int | None = None,
+) -> jax.Array:
+    """Return ``|g_i|`` of every example, float32[B], its ``weight`` left out.
+
+    Each layer's share comes from its gradient or from the Gram matrices of its tokens,
+    whichever is cheaper (Goodfellow, Efficient per-example gradient computations, 2015;
+    Li et al., Large language models can be strong differentially private learners,
+    2021, equation 4); of a matrix that is used in several places from the gradient.
+
+    Args:
+      loss: Per-example loss.
+      params: The point; differentiated as its float32 copy.
+      batch_or_batches: A batch of B examples, or batches of one shape.
+      layers: Expression of the leaves; None is all.
+      batch_size: Examples in memory at a time; the result does not depend on it.
+
+    Cost: one forward and backward pass; at most a layer's B gradients in memory.
+    """
+    params = tree.cast(params, jnp.float32)
+    squares = Statistic(
+        lambda p, w, rows, _: outer_products.squared_norms(p, rows), False, False
+    )
+
+    def rows(batch: Batch) -> jax.Array:
+        found, views = statistics(loss, params, batch, squares, layers=layers)
+        return jnp.sqrt(total(found, views, masks(params, layers)))
+
+    return rows_of(rows, batch_or_batches, batch_size=batch_size)
 
 
 def fisher_diagonal(
     loss: PerExampleLoss,
     params: Params,
-    batch: Batch,
+    batch_or_batches: Batch | Iterable[Batch],
     *,
+    layers: str | None = None,
     batch_size: int | None = None,
 ) -> Params:
     """Return the diagonal of the empirical Fisher: the mean squared gradient.
 
     ``F = sum_i w_i g_i^2 / sum_i w_i`` with the labels of the data (Kunstner et al.,
-    Limitations of the empirical Fisher approximation, 2019: not the true Fisher).
+    Limitations of the empirical Fisher approximation, 2019: not the true Fisher). Exact
+    example by example, not the square of a batch's gradient.
 
     Args:
       loss: Per-example loss.
       params: The point; differentiated as its float32 copy.
-      batch: A batch; its ``weight``, where present, weighs the examples.
-      batch_size: Gradients in memory at a time; the result does not depend on it.
+      batch_or_batches: A batch, or batches of one shape; ``weight``, where present,
+        weighs the examples.
+      layers: Expression of the leaves; None is all.
+      batch_size: Examples in the backward pass at a time; the result does not depend
+        on it.
 
     Returns:
-      A float32 tree like ``params``, nowhere negative; zeros if all weights are 0.
+      A float32 tree like ``params``, nowhere negative; 0 where not selected, and
+      everywhere if all weights are 0.
 
-    Cost: the backward passes, and memory of ``batch_size`` gradients.
+    Cost: one forward and backward pass; one example's gradient of one layer at a time.
     """
+    params = tree.cast(params, jnp.float32)
+    moment = Statistic(
+        lambda p, w, rows, _: outer_products.second_moment(p, w, rows), False, True
+    )
 
-    def sum_of_squares(part: Batch) -> Params:
-        gradients = per_example_gradients(loss, params, part)
-        return jax.tree.map(
-            lambda g: jax.vmap(jnp.multiply)(part["weight"], g * g).sum(axis=0),
-            gradients,
-        )
+    def sum_of_squares(batch: Batch) -> Params:
+        found, _ = statistics(loss, params, batch, moment, layers=layers)
+        leaves = [
+            found[name].reshape(jnp.shape(leaf))
+            if name in found
+            else jnp.zeros(jnp.shape(leaf), jnp.float32)
+            for name, leaf in tree.named_leaves(params)
+        ]
+        return jax.tree.unflatten(jax.tree.structure(params), leaves)
 
-    return weighted_mean(sum_of_squares, batch, batch_size=batch_size)
+    mean = weighted_mean(sum_of_squares, batch_or_batches, batch_size=batch_size)
+    return mean if layers is None else tree.masked(mean, tree.select(params, layers))
+
+
+def masks(params: Params, layers: str | None) -> dict[str, Any]:
+    """Return each leaf's mask of selected layers."""
+    if layers is None:
+        return {name: True for name, _ in tree.named_leaves(params)}
+    return dict(tree.named_leaves(tree.select(params, layers)))
+
+
+def example_first(values: jax.Array, view: View) -> jax.Array:
+    """Return [*stack,B,...] as [B,*stack,...]."""
+    return jnp.moveaxis(values, len(view.stack), 0)
+
+
+def total(found: dict, views: dict[str, View], chosen: dict[str, Any]) -> jax.Array:
+    """Return the sum over all selected matrices of values [*stack,B,...]."""
+    parts = []
+    for name, values in found.items():
+        stack = views[name].stack
+        if stack:
+            rest = (1,) * (values.ndim - len(stack))
+            values = values * jnp.asarray(chosen[name], jnp.float32).reshape(
+                *jnp.shape(chosen[name])[: len(stack)], *rest
+            )
+        parts.append(values.sum(axis=tuple(range(len(stack)))))
+    return sum(parts[1:], start=parts[0])
+
+
+def subtree(params: Params, leaves: dict[str, jax.Array]) -> Params:
+    """Return the tree of ``leaves`` alone, nested as in ``params``."""
+    if not isinstance(params, dict):
+        return jax.tree.unflatten(jax.tree.structure(params), list(leaves.values()))
+    nested: dict = {}
+    for name, leaf in leaves.items():
+        *folders, last = name.split("/")
+        place = nested
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        place[last] = leaf
+    return nested

@@ -1,10 +1,29 @@
 """Next-token cross-entropy that never holds all logits at once."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 IGNORED_LABEL = -100
 CHUNK_TOKENS = 1024
+
+
+class OutputHead(nn.Module):
+    """The tied output layer as a module without parameters of its own.
+
+    A module, so that whoever intercepts Linen's methods sees its inputs, as it does
+    those of every other layer.
+    """
+
+    def logits(self, hidden_BTD: jax.Array, embedding_VD: jax.Array) -> jax.Array:
+        """Return :func:`head_logits`."""
+        return head_logits(hidden_BTD, embedding_VD)
+
+    def losses(
+        self, hidden_BTD: jax.Array, embedding_VD: jax.Array, labels_BT: jax.Array
+    ) -> jax.Array:
+        """Return :func:`next_token_losses`."""
+        return next_token_losses(hidden_BTD, embedding_VD, labels_BT)
 
 
 def head_logits(hidden_BTD: jax.Array, embedding_VD: jax.Array) -> jax.Array:

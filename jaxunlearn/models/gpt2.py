@@ -15,11 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxunlearn.models.cross_entropy import (
-    head_logits,
-    mean_over_labels,
-    next_token_losses,
-)
+from jaxunlearn.models.cross_entropy import OutputHead, mean_over_labels
 from jaxunlearn.types import Batch, Params
 
 ACTIVATIONS = {
@@ -265,8 +261,11 @@ class GPT2:
 
     def logits(self, params: Params, batch: Batch) -> jax.Array:
         """Return the logits of every position, float32[B,T,V]."""
-        return head_logits(
-            self.hidden_states(params, batch), params["wte"]["embedding"]
+        return OutputHead().apply(
+            {},
+            self.hidden_states(params, batch),
+            params["wte"]["embedding"],
+            method="logits",
         )
 
     def token_losses(
@@ -287,7 +286,8 @@ class GPT2:
             params, batch, key=key, embedding_offset=embedding_offset
         )
         embedding = params["wte"]["embedding"] if head is None else head
-        return next_token_losses(hidden, embedding, jnp.asarray(batch["labels"]))
+        labels = jnp.asarray(batch["labels"])
+        return OutputHead().apply({}, hidden, embedding, labels, method="losses")
 
     def per_example_loss(
         self,

@@ -1,0 +1,164 @@
+"""Sums of a statistic over a data set, batch by batch, that survive a kill."""
+
+import json
+import operator
+import os
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxunlearn.tree import named_leaves, scaled
+from jaxunlearn.types import Batch, Params
+
+
+class Saved(NamedTuple):
+    """What a state file holds: how many batches, and the leaves of their sum."""
+
+    done: int
+    leaves: dict[str, np.ndarray]
+
+
+def accumulate(
+    statistic: Callable[[Batch], Params],
+    batches: Iterable[Batch],
+    *,
+    state_path: Path | str | None = None,
+    fingerprint: Mapping[str, Any] | None = None,
+    every: int = 50,
+    progress: Callable[[int, int], None] | None = None,
+) -> Params:
+    """Return ``sum_b statistic(b)`` over ``batches``, in float32.
+
+    A driver: it compiles ``statistic`` (once, if all batches have one shape) and loops
+    in Python. Killed at any point and called again with the same arguments, it goes on
+    after the last batch that it saved, and gives the same bits as a run left alone.
+
+    Args:
+      statistic: From a batch to a tree of sums over its examples, a pure function. Give
+        large arrays that it needs by ``jax.tree_util.Partial(function, params)``: what
+        a plain closure holds is compiled into the program as constants.
+      batches: Batches in a fixed order, of one shape.
+      state_path: An ``.npz`` file for the sum so far; None saves nothing. It stays when
+        the work is done, so that a second call reads the answer from it.
+      fingerprint: What the sum depends on, as JSON (hashes of parameters and of data,
+        options): a file with another fingerprint is refused. Needed with
+        ``state_path``.
+      every: Batches between two saves; the last batch always saves.
+      progress: Called with (batches done, batches in all; 0 if ``batches`` has no
+        length) after each batch.
+
+    Returns:
+      A float32 tree of the form that ``statistic`` returns.
+
+    Raises:
+      ValueError: There is no batch; ``every`` is below 1; ``state_path`` comes without
+        ``fingerprint``; or the file is damaged or belongs to other work.
+
+    Cost: the statistic of each batch; memory of two sums.
+
+    >>> halves = [{"x": jnp.array([1.0, 2.0])}, {"x": jnp.array([3.0, 4.0])}]
+    >>> float(accumulate(lambda batch: batch["x"].sum(), halves))
+    10.0
+    """
+    if every < 1:
+        raise ValueError(f"every={every}: must be at least 1 batch between saves")
+    if state_path is not None and fingerprint is None:
+        raise ValueError(
+            f"state_path={str(state_path)!r} needs a fingerprint: name what the sum "
+            "depends on (parameters, data, options), so that a resumed run is refused "
+            "if one of them has changed"
+        )
+    if not isinstance(statistic, jax.tree_util.Partial):
+        statistic = jax.tree_util.Partial(statistic)
+    total, done, size = None, 0, operator.length_hint(batches)
+    count = 0
+    for count, batch in enumerate(batches, start=1):
+        if total is None:
+            total = zeros_of(statistic, batch)
+            if state_path is not None and Path(state_path).exists():
+                saved = read(Path(state_path), fingerprint)
+                done, total = saved.done, restored(saved, total, state_path)
+        if count <= done:
+            continue
+        total = add_statistic(total, statistic, batch)
+        if state_path is not None and count % every == 0:
+            write(Path(state_path), total, count, fingerprint)
+        if progress is not None:
+            progress(count, size)
+    if total is None:
+        raise ValueError("batches holds no batch: there is nothing to sum")
+    if count < done:
+        raise ValueError(
+            f"{state_path} holds the sum of {done} batches, batches has only {count}: "
+            "it belongs to other data; delete it, or name another state_path"
+        )
+    if state_path is not None and count > done and count % every:
+        write(Path(state_path), total, count, fingerprint)
+    return total
+
+
+def zeros_of(statistic: Callable[[Batch], Params], batch: Batch) -> Params:
+    """Return float32 zeros in the form of the statistic."""
+    shapes = jax.eval_shape(statistic, batch)
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), shapes)
+
+
+@jax.jit(donate_argnums=0)
+def add_statistic(total: Params, statistic: jax.tree_util.Partial, batch: Batch):
+    """Return ``total + statistic(batch)`` in float32."""
+    return jax.tree.map(jnp.add, total, scaled(1.0, statistic(batch)))
+
+
+def write(path: Path, total: Params, done: int, fingerprint: Mapping) -> None:
+    """Write the sum so far, under a temporary name and then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    arrays = {f"sum/{name}": np.asarray(leaf) for name, leaf in named_leaves(total)}
+    with temporary.open("wb") as file:
+        np.savez(file, done=done, fingerprint=as_json(fingerprint), **arrays)
+    os.replace(temporary, path)
+
+
+def read(path: Path, fingerprint: Mapping) -> Saved:
+    """Return what a file holds, if it was written for the same work."""
+    try:
+        with path.open("rb") as file, np.load(file) as archive:
+            arrays = dict(archive)
+        theirs = json.loads(str(arrays.pop("fingerprint")))
+        done = int(arrays.pop("done"))
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} is no saved sum ({error}): delete it, or name another state_path"
+        ) from error
+    ours = json.loads(as_json(fingerprint))
+    if theirs != ours:
+        names = sorted(k for k in {**theirs, **ours} if theirs.get(k) != ours.get(k))
+        raise ValueError(
+            f"{path} was written for other work; these differ: {', '.join(names)} "
+            f"(file: {[theirs.get(k) for k in names]}, now: "
+            f"{[ours.get(k) for k in names]}); delete it, or name another state_path"
+        )
+    return Saved(done, {k.removeprefix("sum/"): v for k, v in arrays.items()})
+
+
+def restored(saved: Saved, like: Params, path: Path | str) -> Params:
+    """Return the saved leaves in the form of ``like``."""
+    expected = {name: leaf.shape for name, leaf in named_leaves(like)}
+    found = {name: leaf.shape for name, leaf in saved.leaves.items()}
+    if found != expected:
+        raise ValueError(
+            f"{path} holds a sum of another form: {found} is not {expected}; delete "
+            "it, or name another state_path"
+        )
+    leaves = [jnp.asarray(saved.leaves[name]) for name in expected]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def as_json(fingerprint: Mapping) -> str:
+    """Return the fingerprint as JSON text."""
+    return json.dumps(dict(fingerprint), sort_keys=True)

@@ -1,0 +1,130 @@
+"""The mean over examples of a product of curvature and vector, on chosen leaves."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+
+from jaxunlearn.gradients.microbatches import weighted_mean
+from jaxunlearn.tree import add_scaled, cast, masked, scaled, select
+from jaxunlearn.types import Batch, LinearMap, Params
+
+Fill = Callable[[Params], Params]
+"""From a tree of the leaves that are differentiated to all parameters."""
+
+
+def mean_product(
+    product: Partial,
+    params: Params,
+    batch_or_batches: Batch | Iterable[Batch],
+    vector: Params,
+    *,
+    layers: str | None,
+    batch_size: int | None,
+) -> Params:
+    """Return ``sum_i w_i (A_i v) / sum_i w_i``, in float32.
+
+    Args:
+      product: ``(params, vector, fill, batch) -> sum_i w_i A_i v``, a ``Partial`` of a
+        module's function and of what it needs. Over batches it is an argument of the
+        compiled program: the same functions compile once for all batches and calls.
+        ``params`` and ``vector`` hold the leaves of which anything is selected;
+        ``fill(params)`` adds the rest, through which no derivative is taken.
+      params: The point; its float32 copy is used.
+      batch_or_batches: A batch, or batches of one shape.
+      vector: A tree like ``params``.
+      layers: A regular expression over the names of parameters; None selects all.
+      batch_size: Examples in memory at a time.
+
+    Raises:
+      ValueError: ``vector`` is not shaped like ``params``, ``layers`` matches nothing,
+        there is no batch, or ``product`` meets a function without the derivative.
+    """
+    shapes, expected = jax.tree.map(jnp.shape, (vector, params))
+    if shapes != expected:
+        raise ValueError(
+            f"vector must be a tree of params' shapes: {shapes} is not {expected}"
+        )
+    options = dict(layers=layers, batch_size=batch_size)
+    with twice_differentiable():
+        if isinstance(batch_or_batches, Mapping):
+            return mean_on_batch(product, params, vector, batch_or_batches, **options)
+        total, weights = None, 0.0
+        for batch in batch_or_batches:
+            part, weight = compiled_sum(product, params, vector, dict(batch), **options)
+            total = part if total is None else add_scaled(total, 1.0, part)
+            weights = weights + weight
+    if total is None:
+        raise ValueError("batches is empty: give at least one batch")
+    return scaled(1.0 / jnp.where(weights == 0, 1.0, weights), total)
+
+
+def mean_on_batch(
+    product: Partial,
+    params: Params,
+    vector: Params,
+    batch: Batch,
+    *,
+    layers: str | None,
+    batch_size: int | None,
+) -> Params:
+    """Return the mean over one batch."""
+    params, vector = cast(params, jnp.float32), cast(vector, jnp.float32)
+    if layers is None:
+        mask = jax.tree.map(lambda _: np.True_, params)
+    else:
+        mask = select(params, layers)
+        vector = masked(vector, mask)
+
+    def chosen(tree: Params) -> Params:
+        return jax.tree.map(lambda x, m: x if np.any(m) else None, tree, mask)
+
+    def filled(tree: Params, rest: Params) -> Params:
+        return jax.tree.map(
+            lambda x, r: r if x is None else x, tree, rest, is_leaf=lambda x: x is None
+        )
+
+    def weighted_sum(part: Batch) -> Params:
+        return product(
+            chosen(params), chosen(vector), lambda tree: filled(tree, params), part
+        )
+
+    mean = weighted_mean(weighted_sum, batch, batch_size=batch_size)
+    if layers is None:
+        return mean
+    return masked(filled(mean, jax.tree.map(jnp.zeros_like, params)), mask)
+
+
+@jax.jit(static_argnames=("layers", "batch_size"))
+def compiled_sum(
+    product: Partial, params: Params, vector: Params, batch: Batch, **options
+) -> tuple[Params, jax.Array]:
+    """Return the sum over one batch of many, and the batch's weight."""
+    size = jax.tree.leaves(batch)[0].shape[0]
+    weight = jnp.sum(jnp.asarray(batch.get("weight", jnp.ones(size)), jnp.float32))
+    mean = mean_on_batch(product, params, vector, batch, **options)
+    return scaled(weight, mean), weight
+
+
+def restricted(linear_map: LinearMap, mask: Params) -> LinearMap:
+    """Return ``v -> P A P v``, P zero where ``mask`` is False."""
+    return lambda vector: masked(linear_map(masked(vector, mask)), mask)
+
+
+@contextlib.contextmanager
+def twice_differentiable() -> Iterator[None]:
+    """Say what to do where a fused kernel stops a forward-mode or second derivative."""
+    try:
+        yield
+    except (TypeError, NotImplementedError) as error:
+        if "custom_vjp" in str(error) or "dot_product_attention" in str(error):
+            raise ValueError(
+                "the loss holds a function with a first reverse-mode derivative only, "
+                'as the fused kernel of attention="cudnn" is: for Hessian-vector '
+                'products and forward-mode scores set attention="xla" in the model\'s '
+                "configuration; the parameters stay the same"
+            ) from error
+        raise

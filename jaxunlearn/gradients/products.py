@@ -1,0 +1,318 @@
+"""Inner products of per-example gradients with directions or with other gradients."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxunlearn import tree
+from jaxunlearn.gradients import outer_products
+from jaxunlearn.gradients.backward import Statistic, View, statistics
+from jaxunlearn.gradients.mean_products import twice_differentiable
+from jaxunlearn.gradients.microbatches import example_count, rows_of
+from jaxunlearn.gradients.per_example import masks, per_example_gradients, total
+from jaxunlearn.types import Batch, Params, PerExampleLoss
+
+GRADIENTS = Statistic(
+    lambda products, weight, rows, _: outer_products.gradients(products, rows),
+    linear=True,
+    summed=False,
+)
+PRODUCTS = Statistic(
+    lambda products, weight, rows, directions: outer_products.inner_products(
+        products, directions
+    ),
+    linear=True,
+    summed=False,
+)
+TOKEN_PRODUCTS = Statistic(
+    lambda products, weight, rows, directions: outer_products.token_products(
+        products, directions
+    ),
+    linear=True,
+    summed=False,
+)
+
+
+def directional_scores(
+    loss: PerExampleLoss,
+    params: Params,
+    batch_or_batches: Batch | Iterable[Batch],
+    direction: Params,
+    *,
+    layers: str | None = None,
+    batch_size: int | None = None,
+) -> jax.Array:
+    """Return ``<g_i, v>`` of every example by forward mode: no gradient is formed.
+
+    ``d l_i(theta + e v) / d e`` at e = 0, of all examples in one pass without a
+    backward one; it covers every parameter of any model.
+
+    Args:
+      loss: Per-example loss, differentiable in forward mode.
+      params: The point; differentiated as its float32 copy.
+      batch_or_batches: A batch of B examples, or batches of one shape.
+      direction: v, a tree like ``params``; or K of them, leaves [K, ...], one pass
+        each.
+      layers: Expression of the leaves in which v counts; None is all.
+      batch_size: Examples in memory at a time; the result does not depend on it.
+
+    Returns:
+      float32[B], or [K,B].
+
+    Raises:
+      ValueError: ``direction`` has other shapes, or the loss has no forward mode
+        (``attention="cudnn"``).
+
+    Cost: about two forward passes a direction, and their memory.
+
+    >>> loss = lambda params, batch: params**2 * batch["x"]
+    >>> batch = {"x": jnp.array([1.0, 3.0])}
+    >>> directional_scores(loss, jnp.float32(2.0), batch, jnp.float32(0.5)).tolist()
+    [2.0, 6.0]
+    """
+    params = tree.cast(params, jnp.float32)
+    many = check_directions(params, direction)
+    direction = tree.cast(direction, jnp.float32)
+    if layers is not None:
+        direction = tree.masked(direction, tree.select(params, layers))
+
+    def rows(batch: Batch) -> jax.Array:
+        def along(one: Params) -> jax.Array:
+            return jax.jvp(lambda p: loss(p, batch), (params,), (one,))[1]
+
+        return jax.lax.map(along, direction).T if many else along(direction)
+
+    with twice_differentiable():
+        scores = rows_of(rows, batch_or_batches, batch_size=batch_size)
+    return scores.T if many else scores
+
+
+def check_directions(params: Params, direction: Params) -> bool:
+    """Tell whether ``direction`` holds many; refuse what is not like ``params``."""
+    shapes, given = jax.tree.map(jnp.shape, (params, direction))
+    leading = {
+        shape[0] if len(shape) > len(own) else None
+        for own, shape in zip(
+            jax.tree.leaves(shapes, is_leaf=is_shape),
+            jax.tree.leaves(given, is_leaf=is_shape),
+            strict=False,
+        )
+    }
+    count = leading.pop() if len(leading) == 1 else None
+    expected = shapes
+    if count is not None:
+        expected = jax.tree.map(lambda s: (count, *s), shapes, is_leaf=is_shape)
+    if given != expected:
+        raise ValueError(
+            f"direction must have the shapes of params, or each with one more leading "
+            f"axis for several directions: {given} is not like {shapes}"
+        )
+    return count is not None
+
+
+def is_shape(x: Any) -> bool:
+    """Tell a shape from a tree of shapes."""
+    return isinstance(x, tuple) and all(isinstance(n, int) for n in x)
+
+
+def gradient_products(
+    loss: PerExampleLoss,
+    params: Params,
+    batch_or_batches: Batch | Iterable[Batch],
+    queries: Batch,
+    *,
+    query_loss: PerExampleLoss | None = None,
+    layers: str | None = None,
+    batch_size: int | None = None,
+) -> jax.Array:
+    """Return ``<grad l_q, grad l_i>`` of Q queries with every example, float32[Q,B].
+
+    The queries' gradients are held; the examples' gradients of a layer are formed where
+    the backward pass stands, multiplied and dropped.
+
+    Args:
+      loss: Per-example loss of the examples.
+      params: The point; differentiated as its float32 copy.
+      batch_or_batches: A batch of B examples, or batches of one shape.
+      queries: A batch of Q examples.
+      query_loss: Per-example loss of the queries; None is ``loss``.
+      layers: Expression of the leaves; None is all.
+      batch_size: Examples, and queries, in the backward pass at a time; the result does
+        not depend on it.
+
+    Cost: a forward and backward pass over queries and examples, and 2QBP flops; memory
+    of Q gradients, and of one layer's gradients of ``batch_size`` examples.
+
+    >>> loss = lambda params, batch: params**2 * batch["x"]
+    >>> gradient_products(
+    ...     loss, jnp.float32(0.5), {"x": jnp.array([1.0, 3.0])}, {"x": jnp.ones(1)}
+    ... ).tolist()
+    [[1.0, 3.0]]
+    """
+    params = tree.cast(params, jnp.float32)
+    if batch_size is None or example_count(queries) <= batch_size:
+        # In the layout of the pass, in which the examples meet them.
+        own, own_views = statistics(
+            query_loss or loss, params, queries, GRADIENTS, layers=layers
+        )
+    else:
+        own = per_example_gradients(
+            query_loss or loss, params, queries, layers=layers, batch_size=batch_size
+        )
+        own, own_views = dict(tree.named_leaves(own)), {}
+
+    def seen_as(views: dict[str, View]) -> dict[str, jax.Array]:
+        return {
+            name: own[name]
+            if own_views.get(name) == view
+            else in_view(own[name], own_views.get(name), view)
+            for name, view in views.items()
+        }
+
+    return products(loss, params, batch_or_batches, seen_as, layers, batch_size)
+
+
+def products_with(
+    loss: PerExampleLoss,
+    params: Params,
+    batch_or_batches: Batch | Iterable[Batch],
+    directions: Params,
+    *,
+    layers: str | None = None,
+    batch_size: int | None = None,
+) -> jax.Array:
+    """Return ``<D_q, g_i>`` of Q directions with every example, float32[Q,B].
+
+    As :func:`gradient_products`, for directions that are already there: gradients times
+    an inverse Hessian, say.
+
+    Args:
+      loss: Per-example loss.
+      params: The point; differentiated as its float32 copy.
+      batch_or_batches: A batch of B examples, or batches of one shape.
+      directions: A tree with leaves [Q, ...] of those that ``layers`` selects, as
+        :func:`per_example_gradients` returns it; it may hold more.
+      layers: Expression of the leaves; None is all.
+      batch_size: Examples in the backward pass at a time.
+
+    Raises:
+      ValueError: A direction is missing or has another shape.
+    """
+    params = tree.cast(params, jnp.float32)
+    own = checked_directions(params, directions, layers)
+
+    def seen_as(views: dict[str, View]) -> dict[str, jax.Array]:
+        return {name: in_view(own[name], None, view) for name, view in views.items()}
+
+    return products(loss, params, batch_or_batches, seen_as, layers, batch_size)
+
+
+def token_contributions(
+    loss: PerExampleLoss,
+    params: Params,
+    batch_or_batches: Batch | Iterable[Batch],
+    directions: Params,
+    *,
+    layers: str | None = None,
+    batch_size: int | None = None,
+) -> jax.Array:
+    """Return each training token's share of ``<D_q, g_i>``, float32[Q,B,T].
+
+    The gradient of a weight is a sum over the tokens at which the weight was used
+    (position t of a layer, or its prediction at t for an output head); their products
+    with the direction add up to :func:`products_with`.
+
+    Args:
+      loss: Per-example loss of sequences.
+      params: The point; differentiated as its float32 copy.
+      batch_or_batches: A batch of B examples, or batches of one shape.
+      directions: As for :func:`products_with`.
+      layers: Expression of the leaves; None is all.
+      batch_size: Examples in the backward pass at a time.
+
+    Raises:
+      ValueError: A direction does not fit, or a selected leaf has no taps, or its
+        tokens are not those of the others (the pixels of a convolution).
+
+    Cost: a forward and backward pass, and 2QBTP flops.
+    """
+    params = tree.cast(params, jnp.float32)
+    own = checked_directions(params, directions, layers)
+
+    def rows(batch: Batch) -> jax.Array:
+        found, views = statistics(
+            loss,
+            params,
+            batch,
+            TOKEN_PRODUCTS,
+            extra=lambda views: {
+                name: in_view(own[name], None, view) for name, view in views.items()
+            },
+            layers=layers,
+        )
+        lengths = {
+            name: x.shape[len(views[name].stack) + 1] for name, x in found.items()
+        }
+        most = max(lengths.values())
+        other = [name for name, length in lengths.items() if length != most]
+        if other:
+            raise ValueError(
+                f"no shares of single tokens for {', '.join(other[:5])}: it has no "
+                f"taps, or other tokens than the rest; leave it out by layers="
+            )
+        return total(found, views, masks(params, layers))
+
+    contributions = rows_of(rows, batch_or_batches, batch_size=batch_size)
+    return jnp.moveaxis(contributions, -1, 0)
+
+
+def products(
+    loss: PerExampleLoss,
+    params: Params,
+    batch_or_batches: Batch | Iterable[Batch],
+    seen_as: Callable[[dict[str, View]], dict[str, jax.Array]],
+    layers: str | None,
+    batch_size: int | None,
+) -> jax.Array:
+    """Return the products with directions that are given as the pass sees them."""
+
+    def rows(batch: Batch) -> jax.Array:
+        found, views = statistics(
+            loss, params, batch, PRODUCTS, extra=seen_as, layers=layers
+        )
+        return total(found, views, masks(params, layers))
+
+    return rows_of(rows, batch_or_batches, batch_size=batch_size).T
+
+
+def in_view(values: jax.Array, seen: View | None, view: View) -> jax.Array:
+    """Return [Q, *leaf] (or what a pass saw as ``seen``) as [*stack,Q,L,R]."""
+    if seen is not None:
+        values = jnp.moveaxis(values, len(seen.stack), 0)
+    values = values.reshape(len(values), *view.stack, view.rows, view.columns)
+    return jnp.moveaxis(values, 0, len(view.stack))
+
+
+def checked_directions(
+    params: Params, directions: Params, layers: str | None
+) -> dict[str, jax.Array]:
+    """Return the selected leaves of ``directions`` by name, as float32."""
+    given = dict(tree.named_leaves(tree.cast(directions, jnp.float32)))
+    chosen = masks(params, layers)
+    counts = set()
+    for name, leaf in tree.named_leaves(params):
+        if not np.any(chosen[name]):
+            continue
+        shape = jnp.shape(given[name]) if name in given else None
+        if shape is None or shape[1:] != jnp.shape(leaf):
+            raise ValueError(
+                f"directions: {name} is {shape}, but must be (Q, "
+                f"{', '.join(map(str, jnp.shape(leaf)))}): one direction a query"
+            )
+        counts.add(shape[0])
+    if len(counts) != 1:
+        raise ValueError(f"directions: leaves have different Q: {sorted(counts)}")
+    return given
