@@ -1,13 +1,25 @@
 """Means and rows over the examples of one batch or many, a few examples at a time."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
 
 from jaxunlearn.tree import scaled
-from jaxunlearn.types import Batch, Params
+from jaxunlearn.types import Batch, Params, PerExampleLoss
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """What a computation is of: compiled programs are remembered by it."""
+
+    loss: PerExampleLoss
+    layers: str | None
 
 
 def weighted_mean(
@@ -20,9 +32,10 @@ def weighted_mean(
 
     Args:
       weighted_sum: From a batch that has a ``weight`` to the tree
-        ``sum_i w_i q_i``, whatever the quantity q is.
+        ``sum_i w_i q_i``, whatever the quantity q is. Over batches, a ``Partial`` of a
+        module's function and its arguments compiles once for all calls.
       batch_or_batches: A batch (without ``weight`` every example weighs 1), or batches
-        of one shape, over which this is a loop in Python that compiles once.
+        of one shape, over which this is a loop in Python.
       batch_size: Examples in memory at a time; None takes a batch at once. It need not
         divide B: the last microbatch is filled with examples of weight 0.
 
@@ -32,37 +45,30 @@ def weighted_mean(
     Raises:
       ValueError: ``batch_size`` is below 1, or there are no batches.
     """
-
-    def sums(batch: Batch) -> tuple[Params, jax.Array]:
-        size = example_count(batch)
-        weight = jnp.asarray(batch.get("weight", jnp.ones(size)), jnp.float32)
-        batch = {**batch, "weight": weight}
-        if batch_size is None or batch_size >= size:
-            return scaled(1.0, weighted_sum(batch)), weight.sum()
-        chunks = chunks_of(batch, size, batch_size)
-        return sum_over_chunks(weighted_sum, chunks), weight.sum()
-
     if isinstance(batch_or_batches, Mapping):
-        total, weights = sums(batch_or_batches)
+        total, weights = sums_of(weighted_sum, batch_or_batches, batch_size)
     else:
-        total, weights = None, None
-        compiled = jax.jit(sums)
+        total, weights = None, jnp.float32(0)
         for batch in batch_or_batches:
-            part = compiled(dict(batch))
-            total, weights = (
-                part
-                if weights is None
-                else jax.tree.map(jnp.add, (total, weights), part)
-            )
-        if weights is None:
+            part, weight = compiled_sums(as_partial(weighted_sum), batch, batch_size)
+            total = part if total is None else jax.tree.map(jnp.add, total, part)
+            weights = weights + weight
+        if total is None:
             raise ValueError("batches is empty: give at least one batch")
     # Where all weights are 0 so is the sum: the divisor only has to be no zero.
     return scaled(1.0 / jnp.where(weights == 0, 1.0, weights), total)
 
 
-def example_count(batch: Batch) -> int:
-    """Return B."""
-    return jax.tree.leaves(dict(batch))[0].shape[0]
+def sums_of(
+    weighted_sum: Callable[[Batch], Params], batch: Batch, batch_size: int | None
+) -> tuple[Params, jax.Array]:
+    """Return the weighted sum over one batch, and the sum of the weights."""
+    batch, size = with_weight(batch), example_count(batch)
+    if batch_size is None or batch_size >= size:
+        total = scaled(1.0, weighted_sum(batch))
+    else:
+        total = sum_over_chunks(weighted_sum, chunks_of(batch, size, batch_size))
+    return total, batch["weight"].sum()
 
 
 def rows_of(
@@ -74,31 +80,58 @@ def rows_of(
     """Return ``function(batch)``, arrays [B,...], in microbatches of ``batch_size``.
 
     Args:
-      function: From a batch that has a ``weight`` to arrays with leading axis B.
-      batch_or_batches: As for :func:`weighted_mean`. Rows of several batches follow
-        each other.
+      function: From a batch that has a ``weight`` to arrays with leading axis B; over
+        batches a ``Partial``, as for :func:`weighted_mean`.
+      batch_or_batches: As for :func:`weighted_mean`. The rows of several batches follow
+        each other, on the host.
       batch_size: Examples in memory at a time; it need not divide B.
+
+    Raises:
+      ValueError: ``batch_size`` is below 1, or there are no batches.
     """
-
-    def rows(batch: Batch) -> Any:
-        size = example_count(batch)
-        weight = jnp.asarray(batch.get("weight", jnp.ones(size)), jnp.float32)
-        batch = {**batch, "weight": weight}
-        if batch_size is None or batch_size >= size:
-            return function(batch)
-        parts = jax.lax.map(function, chunks_of(batch, size, batch_size))
-        # Chunks hold every chunks-th example: see chunks_of.
-        return jax.tree.map(
-            lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:])[:size], parts
-        )
-
     if isinstance(batch_or_batches, Mapping):
-        return rows(batch_or_batches)
-    compiled = jax.jit(rows)
-    parts = [compiled(dict(batch)) for batch in batch_or_batches]
+        return rows_in_batch(function, batch_or_batches, batch_size)
+    parts = [
+        jax.device_get(compiled_rows(as_partial(function), dict(batch), batch_size))
+        for batch in batch_or_batches
+    ]
     if not parts:
         raise ValueError("batches is empty: give at least one batch")
-    return jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+    return jax.tree.map(lambda *x: jnp.asarray(np.concatenate(x)), *parts)
+
+
+def rows_in_batch(
+    function: Callable[[Batch], Any], batch: Batch, batch_size: int | None
+) -> Any:
+    """Return the rows of one batch."""
+    batch, size = with_weight(batch), example_count(batch)
+    if batch_size is None or batch_size >= size:
+        return function(batch)
+    parts = jax.lax.map(function, chunks_of(batch, size, batch_size))
+    # A chunk holds every chunks-th example: see chunks_of.
+    return jax.tree.map(
+        lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:])[:size], parts
+    )
+
+
+compiled_sums = jax.jit(sums_of, static_argnums=2)
+compiled_rows = jax.jit(rows_in_batch, static_argnums=2)
+
+
+def as_partial(function: Callable) -> Partial:
+    """Return ``function`` as an argument that a compiled program may take."""
+    return function if isinstance(function, Partial) else Partial(function)
+
+
+def with_weight(batch: Batch) -> dict:
+    """Return the batch with its weights, 1 by default."""
+    weight = batch.get("weight", jnp.ones(example_count(batch)))
+    return {**batch, "weight": jnp.asarray(weight, jnp.float32)}
+
+
+def example_count(batch: Batch) -> int:
+    """Return B."""
+    return jax.tree.leaves(dict(batch))[0].shape[0]
 
 
 def sum_over_chunks(function: Callable[[Batch], Params], chunks: Batch) -> Params:

@@ -9,12 +9,31 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 
 from jaxunlearn import tree
 from jaxunlearn.gradients import outer_products
 from jaxunlearn.gradients.backward import Statistic, View, statistics
-from jaxunlearn.gradients.microbatches import rows_of, weighted_mean
+from jaxunlearn.gradients.microbatches import Chosen, rows_of, weighted_mean
 from jaxunlearn.types import Batch, Params, PerExampleLoss
+
+GRADIENTS = Statistic(
+    lambda products, weight, rows, _: outer_products.gradients(products, rows),
+    linear=True,
+    summed=False,
+)
+SQUARED_NORMS = Statistic(
+    lambda products, weight, rows, _: outer_products.squared_norms(products, rows),
+    linear=False,
+    summed=False,
+)
+SECOND_MOMENT = Statistic(
+    lambda products, weight, rows, _: outer_products.second_moment(
+        products, weight, rows
+    ),
+    linear=False,
+    summed=True,
+)
 
 
 def per_example_loss(loss_fn: Callable[[Params, Any], jax.Array]) -> PerExampleLoss:
@@ -69,14 +88,7 @@ def per_example_gradients(
     [4.0, 12.0]
     """
     params = tree.cast(params, jnp.float32)
-    whole = Statistic(
-        lambda p, w, rows, _: outer_products.gradients(p, rows), True, False
-    )
-
-    def rows(batch: Batch) -> dict[str, jax.Array]:
-        found, views = statistics(loss, params, batch, whole, layers=layers)
-        return {name: example_first(x, views[name]) for name, x in found.items()}
-
+    rows = Partial(gradient_rows, Chosen(loss, layers), params)
     found = rows_of(rows, batch_or_batches, batch_size=batch_size)
     leaves = dict(tree.named_leaves(params))
     chosen = masks(params, layers)
@@ -85,6 +97,16 @@ def per_example_gradients(
         for name, x in found.items()
     }
     return subtree(params, found)
+
+
+def gradient_rows(chosen: Chosen, params: Params, batch: Batch) -> dict:
+    """Return the gradients of every leaf, [B,*stack,L,R]."""
+    found, views = statistics(
+        chosen.loss, params, batch, GRADIENTS, layers=chosen.layers
+    )
+    return {
+        name: jnp.moveaxis(x, len(views[name].stack), 0) for name, x in found.items()
+    }
 
 
 def per_example_norms(
@@ -111,16 +133,16 @@ def per_example_norms(
 
     Cost: one forward and backward pass; at most a layer's B gradients in memory.
     """
-    params = tree.cast(params, jnp.float32)
-    squares = Statistic(
-        lambda p, w, rows, _: outer_products.squared_norms(p, rows), False, False
-    )
-
-    def rows(batch: Batch) -> jax.Array:
-        found, views = statistics(loss, params, batch, squares, layers=layers)
-        return jnp.sqrt(total(found, views, masks(params, layers)))
-
+    rows = Partial(norm_rows, Chosen(loss, layers), tree.cast(params, jnp.float32))
     return rows_of(rows, batch_or_batches, batch_size=batch_size)
+
+
+def norm_rows(chosen: Chosen, params: Params, batch: Batch) -> jax.Array:
+    """Return the norms of a batch's gradients."""
+    found, views = statistics(
+        chosen.loss, params, batch, SQUARED_NORMS, layers=chosen.layers
+    )
+    return jnp.sqrt(total(found, views, masks(params, chosen.layers)))
 
 
 def fisher_diagonal(
@@ -153,22 +175,23 @@ def fisher_diagonal(
     Cost: one forward and backward pass; one example's gradient of one layer at a time.
     """
     params = tree.cast(params, jnp.float32)
-    moment = Statistic(
-        lambda p, w, rows, _: outer_products.second_moment(p, w, rows), False, True
-    )
-
-    def sum_of_squares(batch: Batch) -> Params:
-        found, _ = statistics(loss, params, batch, moment, layers=layers)
-        leaves = [
-            found[name].reshape(jnp.shape(leaf))
-            if name in found
-            else jnp.zeros(jnp.shape(leaf), jnp.float32)
-            for name, leaf in tree.named_leaves(params)
-        ]
-        return jax.tree.unflatten(jax.tree.structure(params), leaves)
-
-    mean = weighted_mean(sum_of_squares, batch_or_batches, batch_size=batch_size)
+    squares = Partial(sum_of_squares, Chosen(loss, layers), params)
+    mean = weighted_mean(squares, batch_or_batches, batch_size=batch_size)
     return mean if layers is None else tree.masked(mean, tree.select(params, layers))
+
+
+def sum_of_squares(chosen: Chosen, params: Params, batch: Batch) -> Params:
+    """Return ``sum_i w_i g_i^2``, 0 in leaves that are not selected."""
+    found, _ = statistics(
+        chosen.loss, params, batch, SECOND_MOMENT, layers=chosen.layers
+    )
+    leaves = [
+        found[name].reshape(jnp.shape(leaf))
+        if name in found
+        else jnp.zeros(jnp.shape(leaf), jnp.float32)
+        for name, leaf in tree.named_leaves(params)
+    ]
+    return jax.tree.unflatten(jax.tree.structure(params), leaves)
 
 
 def masks(params: Params, layers: str | None) -> dict[str, Any]:
@@ -176,11 +199,6 @@ def masks(params: Params, layers: str | None) -> dict[str, Any]:
     if layers is None:
         return {name: True for name, _ in tree.named_leaves(params)}
     return dict(tree.named_leaves(tree.select(params, layers)))
-
-
-def example_first(values: jax.Array, view: View) -> jax.Array:
-    """Return [*stack,B,...] as [B,*stack,...]."""
-    return jnp.moveaxis(values, len(view.stack), 0)
 
 
 def total(found: dict, views: dict[str, View], chosen: dict[str, Any]) -> jax.Array:

@@ -1,25 +1,27 @@
 """Inner products of per-example gradients with directions or with other gradients."""
 
-from collections.abc import Callable, Iterable
+import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from jaxunlearn import tree
 from jaxunlearn.gradients import outer_products
 from jaxunlearn.gradients.backward import Statistic, View, statistics
 from jaxunlearn.gradients.mean_products import twice_differentiable
-from jaxunlearn.gradients.microbatches import example_count, rows_of
-from jaxunlearn.gradients.per_example import masks, per_example_gradients, total
+from jaxunlearn.gradients.microbatches import Chosen, example_count, rows_of
+from jaxunlearn.gradients.per_example import (
+    GRADIENTS,
+    masks,
+    per_example_gradients,
+    total,
+)
 from jaxunlearn.types import Batch, Params, PerExampleLoss
 
-GRADIENTS = Statistic(
-    lambda products, weight, rows, _: outer_products.gradients(products, rows),
-    linear=True,
-    summed=False,
-)
 PRODUCTS = Statistic(
     lambda products, weight, rows, directions: outer_products.inner_products(
         products, directions
@@ -78,16 +80,26 @@ def directional_scores(
     direction = tree.cast(direction, jnp.float32)
     if layers is not None:
         direction = tree.masked(direction, tree.select(params, layers))
-
-    def rows(batch: Batch) -> jax.Array:
-        def along(one: Params) -> jax.Array:
-            return jax.jvp(lambda p: loss(p, batch), (params,), (one,))[1]
-
-        return jax.lax.map(along, direction).T if many else along(direction)
-
+    if not many:
+        direction = jax.tree.map(lambda x: x[None], direction)
+    rows = Partial(directional_rows, Chosen(loss, layers), params, direction)
     with twice_differentiable():
         scores = rows_of(rows, batch_or_batches, batch_size=batch_size)
-    return scores.T if many else scores
+    return scores.T if many else scores[:, 0]
+
+
+def directional_rows(
+    chosen: Chosen, params: Params, directions: Params, batch: Batch
+) -> jax.Array:
+    """Return the derivatives along K directions, float32[B,K]."""
+
+    def along(one: Params) -> jax.Array:
+        return jax.jvp(lambda p: chosen.loss(p, batch), (params,), (one,))[1]
+
+    count = jax.tree.leaves(directions)[0].shape[0]
+    if count == 1:
+        return along(jax.tree.map(lambda x: x[0], directions))[:, None]
+    return jax.lax.map(along, directions).T
 
 
 def check_directions(params: Params, direction: Params) -> bool:
@@ -153,26 +165,18 @@ def gradient_products(
     [[1.0, 3.0]]
     """
     params = tree.cast(params, jnp.float32)
+    own = query_loss or loss
     if batch_size is None or example_count(queries) <= batch_size:
-        # In the layout of the pass, in which the examples meet them.
-        own, own_views = statistics(
-            query_loss or loss, params, queries, GRADIENTS, layers=layers
-        )
+        # Kept in the layout of the pass, in which the examples meet them.
+        found, views = statistics(own, params, queries, GRADIENTS, layers=layers)
     else:
-        own = per_example_gradients(
-            query_loss or loss, params, queries, layers=layers, batch_size=batch_size
+        found = per_example_gradients(
+            own, params, queries, layers=layers, batch_size=batch_size
         )
-        own, own_views = dict(tree.named_leaves(own)), {}
-
-    def seen_as(views: dict[str, View]) -> dict[str, jax.Array]:
-        return {
-            name: own[name]
-            if own_views.get(name) == view
-            else in_view(own[name], own_views.get(name), view)
-            for name, view in views.items()
-        }
-
-    return products(loss, params, batch_or_batches, seen_as, layers, batch_size)
+        found, views = dict(tree.named_leaves(found)), {}
+    seen = Seen(tuple(views.items()))
+    rows = Partial(product_rows, Chosen(loss, layers), params, found, seen)
+    return rows_of(rows, batch_or_batches, batch_size=batch_size).T
 
 
 def products_with(
@@ -203,11 +207,8 @@ def products_with(
     """
     params = tree.cast(params, jnp.float32)
     own = checked_directions(params, directions, layers)
-
-    def seen_as(views: dict[str, View]) -> dict[str, jax.Array]:
-        return {name: in_view(own[name], None, view) for name, view in views.items()}
-
-    return products(loss, params, batch_or_batches, seen_as, layers, batch_size)
+    rows = Partial(product_rows, Chosen(loss, layers), params, own, Seen(()))
+    return rows_of(rows, batch_or_batches, batch_size=batch_size).T
 
 
 def token_contributions(
@@ -241,51 +242,62 @@ def token_contributions(
     """
     params = tree.cast(params, jnp.float32)
     own = checked_directions(params, directions, layers)
-
-    def rows(batch: Batch) -> jax.Array:
-        found, views = statistics(
-            loss,
-            params,
-            batch,
-            TOKEN_PRODUCTS,
-            extra=lambda views: {
-                name: in_view(own[name], None, view) for name, view in views.items()
-            },
-            layers=layers,
-        )
-        lengths = {
-            name: x.shape[len(views[name].stack) + 1] for name, x in found.items()
-        }
-        most = max(lengths.values())
-        other = [name for name, length in lengths.items() if length != most]
-        if other:
-            raise ValueError(
-                f"no shares of single tokens for {', '.join(other[:5])}: it has no "
-                f"taps, or other tokens than the rest; leave it out by layers="
-            )
-        return total(found, views, masks(params, layers))
-
+    rows = Partial(token_rows, Chosen(loss, layers), params, own)
     contributions = rows_of(rows, batch_or_batches, batch_size=batch_size)
     return jnp.moveaxis(contributions, -1, 0)
 
 
-def products(
-    loss: PerExampleLoss,
-    params: Params,
-    batch_or_batches: Batch | Iterable[Batch],
-    seen_as: Callable[[dict[str, View]], dict[str, jax.Array]],
-    layers: str | None,
-    batch_size: int | None,
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """The views in which a pass saw the leaves; of others the leaf's own shape."""
+
+    views: tuple[tuple[str, View], ...]
+
+
+def product_rows(
+    chosen: Chosen, params: Params, own: dict, seen: Seen, batch: Batch
 ) -> jax.Array:
-    """Return the products with directions that are given as the pass sees them."""
+    """Return the products of a batch's gradients with the directions, float32[B,Q]."""
+    before = dict(seen.views)
 
-    def rows(batch: Batch) -> jax.Array:
-        found, views = statistics(
-            loss, params, batch, PRODUCTS, extra=seen_as, layers=layers
+    def directions(views: dict[str, View]) -> dict[str, jax.Array]:
+        return {
+            name: own[name]
+            if before.get(name) == view
+            else in_view(own[name], before.get(name), view)
+            for name, view in views.items()
+        }
+
+    found, views = statistics(
+        chosen.loss, params, batch, PRODUCTS, extra=directions, layers=chosen.layers
+    )
+    return total(found, views, masks(params, chosen.layers))
+
+
+def token_rows(chosen: Chosen, params: Params, own: dict, batch: Batch) -> jax.Array:
+    """Return each token's share of the products, float32[B,T,Q]."""
+
+    def directions(views: dict[str, View]) -> dict[str, jax.Array]:
+        return {name: in_view(own[name], None, view) for name, view in views.items()}
+
+    found, views = statistics(
+        chosen.loss,
+        params,
+        batch,
+        TOKEN_PRODUCTS,
+        extra=directions,
+        layers=chosen.layers,
+    )
+    lengths = {name: x.shape[len(views[name].stack) + 1] for name, x in found.items()}
+    most = max(lengths.values())
+    other = [name for name, length in lengths.items() if length != most]
+    if other:
+        raise ValueError(
+            f"no shares of single tokens for {', '.join(other[:5])}: it has no taps, "
+            f"or other tokens than the rest; leave it out by layers="
         )
-        return total(found, views, masks(params, layers))
-
-    return rows_of(rows, batch_or_batches, batch_size=batch_size).T
+    return total(found, views, masks(params, chosen.layers))
 
 
 def in_view(values: jax.Array, seen: View | None, view: View) -> jax.Array:
