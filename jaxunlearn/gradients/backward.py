@@ -289,7 +289,8 @@ def plan(site: Site, prepared: Prepared, statistic: Statistic | None) -> Plan:
         }
 
     sends = tuple(k for k in site.leaves if k not in direct)
-    stack = prepared.views[next(iter(site.leaves.values()))].stack
+    stacks = {prepared.views[leaf].stack for leaf in site.leaves.values()}
+    stack = stacks.pop() if stacks else ()
     recipe: dict[str, tuple] = {}
 
     def trace(inputs, delta):

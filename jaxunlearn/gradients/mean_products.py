@@ -1,7 +1,7 @@
 """The mean over examples of a product of curvature and vector, on chosen leaves."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from jaxunlearn.gradients.microbatches import weighted_mean
-from jaxunlearn.tree import add_scaled, cast, masked, scaled, select
+from jaxunlearn.tree import cast, masked, select, zeros_like
 from jaxunlearn.types import Batch, LinearMap, Params
 
 Fill = Callable[[Params], Params]
@@ -48,65 +48,35 @@ def mean_product(
         raise ValueError(
             f"vector must be a tree of params' shapes: {shapes} is not {expected}"
         )
-    options = dict(layers=layers, batch_size=batch_size)
-    with twice_differentiable():
-        if isinstance(batch_or_batches, Mapping):
-            return mean_on_batch(product, params, vector, batch_or_batches, **options)
-        total, weights = None, 0.0
-        for batch in batch_or_batches:
-            part, weight = compiled_sum(product, params, vector, dict(batch), **options)
-            total = part if total is None else add_scaled(total, 1.0, part)
-            weights = weights + weight
-    if total is None:
-        raise ValueError("batches is empty: give at least one batch")
-    return scaled(1.0 / jnp.where(weights == 0, 1.0, weights), total)
-
-
-def mean_on_batch(
-    product: Partial,
-    params: Params,
-    vector: Params,
-    batch: Batch,
-    *,
-    layers: str | None,
-    batch_size: int | None,
-) -> Params:
-    """Return the mean over one batch."""
     params, vector = cast(params, jnp.float32), cast(vector, jnp.float32)
-    if layers is None:
-        mask = jax.tree.map(lambda _: np.True_, params)
-    else:
+    mask = jax.tree.map(lambda _: np.True_, params)
+    if layers is not None:
         mask = select(params, layers)
         vector = masked(vector, mask)
 
     def chosen(tree: Params) -> Params:
         return jax.tree.map(lambda x, m: x if np.any(m) else None, tree, mask)
 
-    def filled(tree: Params, rest: Params) -> Params:
-        return jax.tree.map(
-            lambda x, r: r if x is None else x, tree, rest, is_leaf=lambda x: x is None
-        )
-
-    def weighted_sum(part: Batch) -> Params:
-        return product(
-            chosen(params), chosen(vector), lambda tree: filled(tree, params), part
-        )
-
-    mean = weighted_mean(weighted_sum, batch, batch_size=batch_size)
+    summed = Partial(product_of_part, product, chosen(params), chosen(vector), params)
+    with twice_differentiable():
+        mean = weighted_mean(summed, batch_or_batches, batch_size=batch_size)
     if layers is None:
         return mean
-    return masked(filled(mean, jax.tree.map(jnp.zeros_like, params)), mask)
+    return masked(filled(mean, zeros_like(params)), mask)
 
 
-@jax.jit(static_argnames=("layers", "batch_size"))
-def compiled_sum(
-    product: Partial, params: Params, vector: Params, batch: Batch, **options
-) -> tuple[Params, jax.Array]:
-    """Return the sum over one batch of many, and the batch's weight."""
-    size = jax.tree.leaves(batch)[0].shape[0]
-    weight = jnp.sum(jnp.asarray(batch.get("weight", jnp.ones(size)), jnp.float32))
-    mean = mean_on_batch(product, params, vector, batch, **options)
-    return scaled(weight, mean), weight
+def product_of_part(
+    product: Partial, chosen: Params, vector: Params, params: Params, part: Batch
+) -> Params:
+    """Return the product's weighted sum over one microbatch."""
+    return product(chosen, vector, lambda tree: filled(tree, params), part)
+
+
+def filled(tree: Params, rest: Params) -> Params:
+    """Return ``tree`` with the leaves of ``rest`` where it has None."""
+    return jax.tree.map(
+        lambda x, r: r if x is None else x, tree, rest, is_leaf=lambda x: x is None
+    )
 
 
 def restricted(linear_map: LinearMap, mask: Params) -> LinearMap:

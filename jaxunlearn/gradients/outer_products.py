@@ -101,8 +101,14 @@ def inner_products_of(part: OuterProducts, directions: jax.Array) -> jax.Array:
         return jax.lax.map(looked_up, (part.left, part.right))
     if part.left is not None and count == 1:
         return token_products_of(part, directions).sum(axis=1)
-    flat = gradient_of(part, rows).reshape(part.right.shape[0], -1)
-    return float32_einsum("bp,qp->bq", flat, directions.reshape(count, -1))
+    if part.left is not None and rows > part.right.shape[-1]:
+        # A product with the longer side last runs faster on CPUs, by up to a half.
+        own = float32_einsum("btl,btr->brl", part.left, part.right)
+        directions = directions.swapaxes(1, 2)
+    else:
+        own = gradient_of(part, rows)
+    own = own.reshape(len(own), -1)
+    return float32_einsum("bp,qp->bq", own, directions.reshape(count, -1))
 
 
 def token_products(products: Products, directions: jax.Array) -> jax.Array:

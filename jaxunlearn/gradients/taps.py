@@ -233,12 +233,13 @@ def survey(
     tapped = {leaf for site in sites.values() for leaf in site.leaves.values()}
     tapped &= set(wanted)
     tapped -= set(seen_elsewhere(loss, params, batch, sites, sorted(tapped)))
+    # A head stays a site even if nothing is left there: its gradient is cheaper so.
     sites = {
         name: site._replace(
             leaves={k: leaf for k, leaf in site.leaves.items() if leaf in tapped}
         )
         for name, site in sites.items()
-        if tapped & set(site.leaves.values())
+        if tapped and (site.head or tapped & set(site.leaves.values()))
     }
     untapped = tuple(name for name in wanted if name not in tapped)
     if untapped and modules:

@@ -81,7 +81,11 @@ def next_token_losses(
 
 def chunk_losses(hidden_BTD, embedding_VD, labels_BT):
     """Return the cross-entropy of labels that already stand beside their states."""
-    logits_BTV = head_logits(hidden_BTD, embedding_VD)
+    return losses_of_logits(head_logits(hidden_BTD, embedding_VD), labels_BT)
+
+
+def losses_of_logits(logits_BTV, labels_BT):
+    """Return the cross-entropy of labels that already stand beside their logits."""
     counted = labels_BT != IGNORED_LABEL
     true = jnp.take_along_axis(
         logits_BTV, jnp.where(counted, labels_BT, 0)[..., None], axis=-1

@@ -42,6 +42,12 @@ def test_logits_and_losses_agree(tiny, batch, expected):
         np.testing.assert_allclose(loss, expected[0][b], rtol=20 * EPS)
 
 
+def test_the_loss_of_the_logits_is_the_loss(tiny, batch, expected):
+    model, params = tiny
+    losses = jax.jit(lambda p, b: model.loss_of_logits(model.logits(p, b), b))
+    np.testing.assert_allclose(losses(params, batch), expected[0], rtol=20 * EPS)
+
+
 def test_remat_changes_nothing(tiny, batch, expected, value_and_gradient):
     model, params = tiny
     losses, gradient = value_and_gradient(replaced(model, remat=True))(params, batch)
