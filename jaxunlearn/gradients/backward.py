@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxunlearn import tree
 from jaxunlearn.gradients.microbatches import example_count
@@ -158,6 +159,7 @@ class Prepared(NamedTuple):
     survey: Survey
     views: dict[str, View]
     places: dict[str, int]  # leaf -> at how many sites it is used
+    masks: dict[str, Any]  # leaf -> which of it is selected
 
 
 def prepare(
@@ -167,11 +169,10 @@ def prepare(
     batch = jax.tree.map(jnp.asarray, dict(batch))
     weight = batch.get("weight", jnp.ones(example_count(batch)))
     leaves = dict(tree.named_leaves(params))
-    if layers is None:
-        wanted = list(leaves)
-    else:
+    masks = dict.fromkeys(leaves, np.True_)
+    if layers is not None:
         masks = dict(tree.named_leaves(tree.select(params, layers)))
-        wanted = [name for name in leaves if masks[name].any()]
+    wanted = [name for name in leaves if masks[name].any()]
     found = survey(loss, params, batch, wanted)
     views = {
         name: View((), 1, math.prod(jnp.shape(leaves[name]))) for name in found.untapped
@@ -188,7 +189,8 @@ def prepare(
             rows = 1 if part.left is None else part.left.shape[-1]
             rows = shape[0] if parameter == "embedding" else rows
             views[leaf] = View(shape[: site.depth], rows, part.right.shape[-1])
-    return Prepared(batch, weight.astype(jnp.float32), leaves, found, views, places)
+    weight = weight.astype(jnp.float32)
+    return Prepared(batch, weight, leaves, found, views, places, masks)
 
 
 def output_gradient(site: Site) -> jax.ShapeDtypeStruct:
@@ -511,6 +513,8 @@ def untapped_products(
         return jax.grad(own_loss)({name: prepared.leaves[name] for name in names})
 
     gradients = jax.vmap(of_example)(prepared.batch)
+    # The layers of a stack that are not selected lie in the same leaf.
+    gradients = {k: jnp.where(prepared.masks[k], g, 0.0) for k, g in gradients.items()}
     return {
         name: (
             OuterProducts(None, gradients[name].reshape(len(prepared.weight), 1, -1)),

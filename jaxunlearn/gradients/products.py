@@ -211,6 +211,50 @@ def products_with(
     return rows_of(rows, batch_or_batches, batch_size=batch_size).T
 
 
+def leaf_products(
+    loss: PerExampleLoss,
+    params: Params,
+    batch_or_batches: Batch | Iterable[Batch],
+    directions: Params,
+    *,
+    layers: str | None = None,
+    batch_size: int | None = None,
+) -> dict[str, jax.Array]:
+    """Return each layer's part of ``<D_q, g_i>``, name -> float32[Q,B].
+
+    Layers stacked in one leaf come each by its name, ``h/0/attn/c_attn/kernel``; the
+    sum over all is :func:`products_with`, whose arguments these are.
+    """
+    params = tree.cast(params, jnp.float32)
+    own = checked_directions(params, directions, layers)
+    rows = Partial(leaf_rows, Chosen(loss, layers), params, own)
+    found = rows_of(rows, batch_or_batches, batch_size=batch_size)
+    return {name: values.T for name, values in found.items()}
+
+
+def leaf_rows(chosen: Chosen, params: Params, own: dict, batch: Batch) -> dict:
+    """Return each layer's products, float32[B,Q]."""
+
+    def directions(views: dict[str, View]) -> dict[str, jax.Array]:
+        return {name: in_view(own[name], None, view) for name, view in views.items()}
+
+    found, views = statistics(
+        chosen.loss, params, batch, PRODUCTS, extra=directions, layers=chosen.layers
+    )
+    kept, leaves = masks(params, chosen.layers), dict(tree.named_leaves(params))
+    parts = {}
+    for name, values in found.items():
+        names = tree.layer_names(name, leaves[name])
+        if len(views[name].stack) == 1 and len(names) == views[name].stack[0]:
+            chosen_layers = np.broadcast_to(np.ravel(kept[name]), len(names))
+            parts |= {
+                layer: values[i] for i, layer in enumerate(names) if chosen_layers[i]
+            }
+        else:
+            parts[name] = values.sum(axis=tuple(range(len(views[name].stack))))
+    return parts
+
+
 def token_contributions(
     loss: PerExampleLoss,
     params: Params,

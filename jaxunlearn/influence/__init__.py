@@ -1,0 +1,43 @@
+"""Influence of training examples on a model's losses: scores, an index, and the truth.
+
+``scores(loss, params, train, query, method=...)`` is the one entry point.
+"""
+
+from jaxunlearn.influence.activations import activation_scores
+from jaxunlearn.influence.index import open_index
+from jaxunlearn.influence.index_build import build_index
+from jaxunlearn.influence.index_fisher import damped_inverse, projected_fisher
+from jaxunlearn.influence.index_query import all_scores, top_k
+from jaxunlearn.influence.result import InfluenceScores, load_scores, save_scores
+from jaxunlearn.influence.rows import gradient_row_layout, projected_gradients
+from jaxunlearn.influence.scores import METHODS, scores
+from jaxunlearn.influence.unrolled import unrolled_influence
+from jaxunlearn.influence.validation import (
+    leave_one_out,
+    linear_datamodelling_score,
+    rank_correlation,
+)
+from jaxunlearn.influence.work import Checkpoint, TrainingRun
+
+__all__ = [
+    "METHODS",
+    "Checkpoint",
+    "InfluenceScores",
+    "TrainingRun",
+    "activation_scores",
+    "all_scores",
+    "build_index",
+    "damped_inverse",
+    "gradient_row_layout",
+    "leave_one_out",
+    "linear_datamodelling_score",
+    "load_scores",
+    "open_index",
+    "projected_fisher",
+    "projected_gradients",
+    "rank_correlation",
+    "save_scores",
+    "scores",
+    "top_k",
+    "unrolled_influence",
+]

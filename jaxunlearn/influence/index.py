@@ -1,0 +1,252 @@
+"""An index on disk: one projected gradient row a training example, ready for queries.
+
+A directory holds ``index.json`` and the arrays of ``index_arrays.py``. Rows are written
+in whole chunks; ``index.json``, replaced after each, says how many count. A build that
+was killed goes on from there when it is started again, and the result is the same bit
+for bit. One builder at a time.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxunlearn.gradients.projections import Block, Matrices, Projection, matrices_hash
+from jaxunlearn.influence.index_arrays import (
+    ArrayLayout,
+    array_layout,
+    check_chunks,
+    open_arrays,
+)
+from jaxunlearn.influence.index_rows import DTYPES
+
+FORMAT_VERSION = 1
+DESCRIPTION = "index.json"
+MATRICES = "projection.npz"
+
+
+class Part(NamedTuple):
+    """Rows of one data set."""
+
+    data_hash: str
+    start: int  # its first row's number
+
+
+@dataclasses.dataclass(frozen=True)
+class Index:
+    """What an index directory holds, as ``index.json`` says it.
+
+    Attributes:
+      directory: Where it lies.
+      model_hash: Of the parameters whose gradients were projected.
+      parts: The data sets, in the order in which they were added.
+      projection: How gradients became rows.
+      layout: The layers' places in a row.
+      dtype: ``"int8"``, ``"bfloat16"`` or ``"float32"``.
+      chunk_rows: Rows in a chunk file.
+      rows: How many rows count.
+      complete: Whether the last build came to its end.
+      versions: Of the packages that built it.
+    """
+
+    directory: Path
+    model_hash: str
+    parts: tuple[Part, ...]
+    projection: Projection
+    layout: tuple[Block, ...]
+    dtype: str
+    chunk_rows: int
+    rows: int
+    complete: bool
+    versions: Mapping[str, str]
+
+    @property
+    def width(self) -> int:
+        """Return k, the numbers in a row."""
+        return sum(block.size for block in self.layout)
+
+    @property
+    def arrays(self) -> ArrayLayout:
+        """Return the arrays' dtypes and widths."""
+        return array_layout(self.dtype, self.width, len(self.layout))
+
+
+def open_index(
+    directory: Path | str,
+    *,
+    model_hash: str | None,
+    projection: Projection | None = None,
+    layout: Sequence[Block] | None = None,
+    allow_partial: bool = False,
+) -> Index:
+    """Open an index for queries, and refuse one that does not fit them.
+
+    Args:
+      directory: The index's directory.
+      model_hash: Hash of the model whose queries will be asked; None, to look only,
+        compares nothing.
+      projection: How the queries are projected; None if by the index's own.
+      layout: The queries' layout; None if by the index's own.
+      allow_partial: Also open an index whose build has not come to its end.
+
+    Raises:
+      FileNotFoundError: There is no index.
+      ValueError: Model, projection or layers differ, the build is unfinished, or a file
+        is damaged; the message says what to do.
+    """
+    index = read_description(Path(directory))
+    wanted = {
+        "model_hash": model_hash,
+        "projection": projection,
+        "layout": None if layout is None else tuple(layout),
+    }
+    refuse_differences(
+        index,
+        {name: value for name, value in wanted.items() if value is not None},
+        "query with what it was built with, or build another index",
+    )
+    if not index.complete and not allow_partial:
+        raise ValueError(
+            f"{index.directory} holds {index.rows} rows of an unfinished build: run "
+            f"build_index again to finish it, or pass allow_partial=True"
+        )
+    check_chunks(
+        index.directory, index.arrays, rows=index.rows, chunk_rows=index.chunk_rows
+    )
+    open_arrays(index.directory, index.arrays, write=False)
+    return index
+
+
+def refuse_differences(index: Index, wanted: Mapping[str, Any], remedy: str) -> None:
+    """Raise a ValueError that lists what of the index is not as wanted."""
+    differing = [
+        f"{name} is {shown(getattr(index, name))}, not {shown(value)}"
+        for name, value in wanted.items()
+        if getattr(index, name) != value
+    ]
+    if differing:
+        raise ValueError(f"{index.directory}: its {'; its '.join(differing)}: {remedy}")
+
+
+def shown(value: Any) -> str:
+    """Return a value for an error, a layout in short."""
+    if isinstance(value, tuple) and value and isinstance(value[0], Block):
+        names = ", ".join(f"{b.layer}[{b.size}]" for b in value[:3])
+        return f"{len(value)} layers ({names}{', ...' if len(value) > 3 else ''})"
+    return repr(value)
+
+
+def read_description(directory: Path) -> Index:
+    """Read ``index.json``.
+
+    Raises:
+      FileNotFoundError: There is none.
+      ValueError: It is damaged, or of another format version.
+    """
+    path = directory / DESCRIPTION
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist: build an index there first (build_index)"
+        )
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        version = held.pop("format_version")
+        if version == FORMAT_VERSION:
+            held["projection"] = Projection(**held["projection"])
+            held["layout"] = tuple(Block(*block) for block in held["layout"])
+            held["parts"] = tuple(Part(*part) for part in held["parts"])
+            return Index(directory=directory, **held)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is damaged ({type(error).__name__}: {error}): restore it, or "
+            f"build the index again in an empty directory"
+        ) from error
+    raise ValueError(
+        f"{path} has format_version {version!r}, this version of jaxunlearn reads "
+        f"{FORMAT_VERSION}: build the index again"
+    )
+
+
+def write_description(index: Index) -> None:
+    """Replace ``index.json``, on the disk when this returns."""
+    held = {"format_version": FORMAT_VERSION} | dataclasses.asdict(index)
+    del held["directory"]
+    text = json.dumps(held, indent=1, ensure_ascii=False) + "\n"
+    write_durably(index.directory / DESCRIPTION, text.encode())
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all; it survives a loss of power from then on."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def checked_layout(layout: Iterable[Block]) -> tuple[Block, ...]:
+    """Return the layout as a tuple, or say where its blocks do not join."""
+    blocks = tuple(Block(*block) for block in layout)
+    offset = 0
+    for block in blocks:
+        if block.offset != offset or block.size < 1:
+            raise ValueError(f"layout: {block} does not begin at {offset}, or is empty")
+        offset += block.size
+    if not blocks:
+        raise ValueError("layout=(): a row needs at least one block (row_layout)")
+    return blocks
+
+
+def check_dtype(dtype: str) -> None:
+    """Refuse a dtype that rows cannot have."""
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r}: one of {', '.join(DTYPES)}")
+
+
+def save_matrices(directory: Path, matrices: Matrices) -> None:
+    """Keep a projection's matrices beside the rows."""
+    import io
+
+    sides = {
+        f"{layer}:{side}": np.asarray(matrix, np.float32)
+        for layer, pair in matrices.items()
+        for side, matrix in zip(("left", "right"), pair, strict=True)
+    }
+    buffer = io.BytesIO()
+    np.savez(buffer, **sides)
+    write_durably(directory / MATRICES, buffer.getvalue())
+
+
+def read_matrices(index: Index) -> Matrices | None:
+    """Return the matrices of a pca projection, None for one drawn from its seed.
+
+    Raises:
+      FileNotFoundError: They are missing.
+      ValueError: They are not those that the index names.
+    """
+    if index.projection.matrices_hash is None:
+        return None
+    with np.load(index.directory / MATRICES) as held:
+        layers = {name.rpartition(":")[0] for name in held}
+        matrices = {
+            layer: (held[f"{layer}:left"], held[f"{layer}:right"]) for layer in layers
+        }
+    if matrices_hash(matrices) != index.projection.matrices_hash:
+        raise ValueError(
+            f"{index.directory / MATRICES} does not hold the matrices that the index "
+            f"was built with: restore it"
+        )
+    return matrices

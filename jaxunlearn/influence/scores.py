@@ -1,0 +1,463 @@
+"""One entry point for all influence scores.
+
+==================== =========================================================
+method               score of training example i for query q
+==================== =========================================================
+gradient_dot         ``<g_q, g_i>``
+cosine               the same over ``|g_q| |g_i|``
+tracin               the sum over checkpoints of ``rate <g_q, g_i>``
+influence_<inverse>  ``<(A + damping I)^-1 g_q, g_i>``; also by the bare name of the
+                     inverse: cg, ekfac_cg, lissa, lanczos, nystroem, diagonal,
+                     woodbury, datainf, kfac, ekfac
+relatif              ekfac (or ``inverse=``) over ``|(A + damping I)^-1 g_i|``
+self_influence       of each example on itself; no query
+trak, logra          in projected gradients, with their damped Fisher
+source, unrolled     through the training run: SOURCE's segments; exactly (MAGIC)
+act_act, act_grad    products of activations, and of activations with gradients
+==================== =========================================================
+
+Everything is positive for a proponent: training on i lowered the loss of q.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxunlearn import tree
+from jaxunlearn.gradients.kronecker import fit_ekfac
+from jaxunlearn.gradients.kronecker_inverse import Damping, kronecker_inverse_vp
+from jaxunlearn.gradients.microbatches import example_count
+from jaxunlearn.gradients.per_example import per_example_gradients, per_example_norms
+from jaxunlearn.gradients.products import (
+    directional_scores,
+    leaf_products,
+    products_with,
+    token_contributions,
+)
+from jaxunlearn.gradients.projections import Projection
+from jaxunlearn.influence import inverses
+from jaxunlearn.influence.activations import activation_scores
+from jaxunlearn.influence.inverses import INVERSES, Inverted
+from jaxunlearn.influence.projected import projected_scores
+from jaxunlearn.influence.result import InfluenceScores
+from jaxunlearn.influence.source import (
+    Segment,
+    kronecker_eigenbasis,
+    source_influence,
+)
+from jaxunlearn.influence.unrolled import unrolled_influence
+from jaxunlearn.influence.work import (
+    Checkpoint,
+    TrainingRun,
+    Work,
+    in_batches,
+    joined,
+)
+from jaxunlearn.types import Batch, Params, PerExampleLoss
+
+
+def scores(
+    loss: PerExampleLoss,
+    params: Params,
+    train: Batch | Iterable[Batch],
+    query: Batch | Iterable[Batch] | None,
+    *,
+    method: str = "gradient_dot",
+    query_loss: PerExampleLoss | None = None,
+    layers: str | None = None,
+    batch_size: int | None = None,
+    damping: float | Damping | None = None,
+    curvature: str = "fisher",
+    inverse: str = "ekfac",
+    checkpoints: Sequence[Checkpoint] = (),
+    run: TrainingRun | None = None,
+    projection: Projection | None = None,
+    rank: int = 50,
+    tolerance: float = 1e-4,
+    max_steps: int = 100,
+    aggregate: str | None = None,
+    by_layer: bool = False,
+    by_token: bool = False,
+    groups: Sequence[Any] | None = None,
+    key: jax.Array | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> InfluenceScores:
+    """Return the influence of every training example on every query.
+
+    Args:
+      loss: Per-example loss of the training examples.
+      params: The trained parameters.
+      train: n examples, a batch or batches of one shape. Rows whose ``index`` is
+        negative (or, without index, whose ``weight`` is 0) are padding and left out.
+      query: Q examples, likewise; None for ``self_influence``.
+      method: See the table above.
+      query_loss: Per-example loss of the queries; None is ``loss``.
+      layers: Expression of the parameters that count; None is all.
+      batch_size: Examples at a time, where the data come as one batch.
+      damping: Added to the curvature: a number, or a rule; None is a tenth of the mean
+        eigenvalue (``MEAN_EIGENVALUE``). What was used is in the result.
+      curvature: Of the iterative inverses: ``"fisher"`` (empirical), ``"gauss_newton"``
+        or ``"hessian"``.
+      inverse: Of ``relatif`` and ``self_influence``: ``"ekfac"`` or ``"identity"``.
+      checkpoints: Of the training run, for ``tracin``, ``source`` and ``trak``.
+      run: The training run itself, for ``unrolled``.
+      projection: For ``trak`` (default: dense, 2,048) and ``logra`` (Kronecker, 16 by
+        16 a layer).
+      rank: Eigenpairs of ``lanczos`` and ``nystroem``.
+      tolerance: At which the iterative inverses stop.
+      max_steps: At which they stop too.
+      aggregate: ``"sum"`` or ``"mean"``: all queries as one. ``gradient_dot`` is then a
+        single forward-mode pass.
+      by_layer: Also each layer's part.
+      by_token: Also each training token's part.
+      groups: A label for each training example, whose scores are also summed by it.
+      key: Of the random methods.
+      progress: Called with (done, in all).
+
+    Returns:
+      Scores with coverage, damping, sign and what the solvers noted.
+
+    Raises:
+      ValueError: An option is unknown or does not go with the method; there is no
+        example; parameters are not finite. Before anything is computed.
+    """
+    name = method.removeprefix("influence_")
+    name = {"arnoldi": "lanczos", "magic": "unrolled", "identity": "gradient_dot"}.get(
+        name, name
+    )
+    if name not in METHODS:
+        raise ValueError(f"method={method!r}: one of {', '.join(METHODS)}")
+    if aggregate not in (None, "sum", "mean"):
+        raise ValueError(f'aggregate={aggregate!r}: "sum", "mean" or None')
+    if (by_layer or by_token) and name not in (*INVERSES, "gradient_dot"):
+        raise ValueError(
+            f"by_layer and by_token go with gradient_dot and the inverses "
+            f"({', '.join(INVERSES)}), not with method={method!r}"
+        )
+    if (query is None) != (name == "self_influence"):
+        raise ValueError(
+            f"query={'None' if query is None else 'given'}: method={method!r} "
+            f"{'needs one' if query is None else 'takes none, give None'}"
+        )
+    broken = tree.non_finite_leaves(params)
+    if broken:
+        raise ValueError(f"params hold NaN or infinity in {', '.join(broken[:5])}")
+    batches, real = in_batches("train", train, batch_size)
+    queries, real_queries = in_batches(
+        "query", train if query is None else query, batch_size
+    )
+    if groups is not None and len(groups) != int(real.sum()):
+        raise ValueError(
+            f"groups has {len(groups)} labels for {int(real.sum())} training examples"
+        )
+    work = Work(
+        loss=loss,
+        query_loss=query_loss or loss,
+        params=tree.cast(params, jnp.float32),
+        train=batches,
+        query=queries,
+        real=real,
+        real_queries=real_queries,
+        layers=layers,
+        damping=damping,
+        curvature=curvature,
+        inverse=inverse,
+        checkpoints=tuple(checkpoints),
+        run=run,
+        projection=projection,
+        rank=rank,
+        tolerance=tolerance,
+        max_steps=max_steps,
+        key=key,
+        progress=progress,
+    )
+    covered = work.selected  # raises on an expression that matches nothing
+    found = METHODS[name](work, Parts(aggregate, by_layer, by_token))
+    index = [b.get("index", np.full(example_count(b), -1)) for b in batches]
+    index = np.concatenate(index)[real].astype(np.int64)
+    everything = sum(x.size for x in jax.tree.leaves(params))
+    result = InfluenceScores(
+        scores=found.scores,
+        method=name,
+        coverage={
+            "layers": layers,
+            "parameters": covered if found.layers else None,
+            "of": everything,
+            "checkpoints": found.checkpoints,
+        },
+        curvature=found.curvature,
+        damping=found.damping,
+        notes=found.notes,
+        index=index if (index >= 0).all() else np.arange(len(index)),
+        by_layer=found.by_layer,
+        by_token=found.by_token,
+    )
+    if groups is None:
+        return result
+    labels = np.asarray([str(group) for group in groups])
+    sums = {g: result.scores[:, labels == g].sum(axis=1) for g in np.unique(labels)}
+    return dataclasses.replace(result, groups={str(k): v for k, v in sums.items()})
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """Which parts of the scores are asked for."""
+
+    aggregate: str | None
+    by_layer: bool
+    by_token: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What a method returns."""
+
+    scores: np.ndarray
+    curvature: str = "none"
+    damping: Any = None
+    notes: tuple[str, ...] = ()
+    by_layer: dict[str, np.ndarray] | None = None
+    by_token: np.ndarray | None = None
+    checkpoints: int = 1
+    layers: bool = True  # whether the scores are of parameters at all
+
+
+def query_gradients(work: Work, params: Params, parts: Parts) -> Params:
+    """Return the queries' gradients, leaves [Q, ...]; of all as one, [1, ...]."""
+    gradients = per_example_gradients(
+        work.query_loss, params, work.query, layers=work.layers
+    )
+    gradients = jax.tree.map(lambda x: x[jnp.asarray(work.real_queries)], gradients)
+    if parts.aggregate is None:
+        return gradients
+    reduce = {"sum": jnp.sum, "mean": jnp.mean}[parts.aggregate]
+    return jax.tree.map(lambda x: reduce(x, axis=0, keepdims=True), gradients)
+
+
+def aggregated(scores: np.ndarray, parts: Parts) -> np.ndarray:
+    """Return scores of single queries as one row, where that is asked for."""
+    if parts.aggregate is None:
+        return scores
+    reduce = {"sum": np.sum, "mean": np.mean}[parts.aggregate]
+    return reduce(scores, axis=0, keepdims=True)
+
+
+def by_directions(work: Work, inverted: Inverted, parts: Parts) -> Found:
+    """Return the products of the directions with all training gradients."""
+    given = (work.loss, work.params, work.train, inverted.directions)
+    layers, tokens = None, None
+    if parts.by_layer:
+        layers = {
+            name: np.asarray(part)[:, work.real]
+            for name, part in leaf_products(*given, layers=work.layers).items()
+        }
+        scores = np.sum(list(layers.values()), axis=0)
+    else:
+        scores = np.asarray(products_with(*given, layers=work.layers))[:, work.real]
+    if parts.by_token:
+        tokens = token_contributions(*given, layers=work.layers)
+        tokens = np.asarray(tokens)[:, work.real]
+    return Found(
+        scores,
+        inverted.curvature,
+        inverted.damping,
+        inverted.notes,
+        layers,
+        tokens,
+    )
+
+
+def gradient_dot(work: Work, parts: Parts) -> Found:
+    """Plain gradient products."""
+    gradients = query_gradients(work, work.params, parts)
+    if parts.aggregate and not (parts.by_layer or parts.by_token):
+        direction = jax.tree.map(lambda x: x[0], inverses.whole(work, gradients))
+        found = directional_scores(work.loss, work.params, work.train, direction)
+        return Found(np.asarray(found)[None, work.real])
+    return by_directions(work, Inverted(gradients, "none", None), parts)
+
+
+def by_inverse(name: str) -> Callable[[Work, Parts], Found]:
+    """Return influence functions with one of the inverses."""
+
+    def score(work: Work, parts: Parts) -> Found:
+        gradients = query_gradients(work, work.params, parts)
+        return by_directions(work, INVERSES[name](work, gradients), parts)
+
+    return score
+
+
+def cosine(work: Work, parts: Parts) -> Found:
+    """Gradient products over both lengths; 0 where a gradient is 0."""
+    gradients = query_gradients(work, work.params, parts)
+    found = by_directions(work, Inverted(gradients, "none", None), Parts(None, 0, 0))
+    lengths = np.asarray(jax.vmap(tree.norm)(gradients))
+    own = np.asarray(
+        per_example_norms(work.loss, work.params, work.train, layers=work.layers)
+    )[work.real]
+    both = np.outer(lengths, own)
+    return Found(np.where(both > 0, found.scores / np.where(both > 0, both, 1), 0.0))
+
+
+def tracin(work: Work, parts: Parts) -> Found:
+    """TracIn: gradient products at checkpoints, weighed by their learning rates."""
+    points = work.checkpoints or (Checkpoint(work.params),)
+    total: Any = 0.0
+    for done, point in enumerate(points):
+        params = tree.cast(point.params, jnp.float32)
+        gradients = query_gradients(work, params, parts)
+        found = products_with(
+            work.loss, params, work.train, gradients, layers=work.layers
+        )
+        total = total + point.learning_rate * np.asarray(found)[:, work.real]
+        if work.progress is not None:
+            work.progress(done + 1, len(points))
+    return Found(total, checkpoints=len(points))
+
+
+def moved_norms(work: Work) -> tuple[np.ndarray, np.ndarray, Any, str, Any]:
+    """Return ``|A^-1 g_i|`` and ``g_i . A^-1 g_i`` of every training example."""
+    if work.inverse not in ("ekfac", "identity"):
+        raise ValueError(f'inverse={work.inverse!r}: "ekfac" or "identity"')
+    if work.inverse == "identity":
+        norms = per_example_norms(
+            work.loss, work.params, work.train, layers=work.layers
+        )
+        norms = np.asarray(norms)[work.real]
+        return norms, norms**2, None, "none", None
+    factors = inverses.kronecker_factors(work, fit_ekfac)
+    rule = inverses.MEAN_EIGENVALUE if work.damping is None else work.damping
+
+    def of_batch(params: Params, factors: Any, batch: Batch) -> tuple:
+        own = per_example_gradients(work.loss, params, batch, layers=work.layers)
+        own = inverses.whole(work, own)
+        moved = kronecker_inverse_vp(factors, own, damping=rule)
+        return jax.vmap(tree.norm)(moved), jax.vmap(tree.vdot)(own, moved)
+
+    compiled = jax.jit(of_batch)
+    parts = [jax.device_get(compiled(work.params, factors, b)) for b in work.train]
+    norms, selves = (np.concatenate(x)[work.real] for x in zip(*parts, strict=True))
+    damping = inverses.told_damping(factors, rule)
+    return norms, selves, factors, "fisher, ekfac", damping
+
+
+def relatif(work: Work, parts: Parts) -> Found:
+    """Theta-RelatIF (Barshan et al., 2020): influence over the parameters' change."""
+    norms, _, factors, curvature, damping = moved_norms(work)
+    gradients = query_gradients(work, work.params, parts)
+    if factors is not None:
+        rule = inverses.MEAN_EIGENVALUE if work.damping is None else work.damping
+        gradients = kronecker_inverse_vp(
+            factors, inverses.whole(work, gradients), damping=rule
+        )
+    found = by_directions(work, Inverted(gradients, curvature, damping), parts)
+    safe = np.where(norms > 0, norms, 1.0)
+    return dataclasses.replace(found, scores=found.scores / safe)
+
+
+def self_influence(work: Work, parts: Parts) -> Found:
+    """Each example's influence on itself, [1,n]."""
+    _, selves, _, curvature, damping = moved_norms(work)
+    return Found(selves[None], curvature, damping)
+
+
+def source(work: Work, parts: Parts) -> Found:
+    """SOURCE, a segment a checkpoint, with EK-FAC."""
+    if not work.checkpoints:
+        raise ValueError("checkpoints is empty: source needs those of the training run")
+    segments = []
+    for done, point in enumerate(work.checkpoints):
+        params = tree.cast(point.params, jnp.float32)
+        factors = fit_ekfac(work.loss, params, work.train, layers=work.layers)
+        basis = kronecker_eigenbasis(factors, params)
+        segments.append(Segment([params], basis, point.learning_rate, point.steps))
+        if work.progress is not None:
+            work.progress(done + 1, len(work.checkpoints))
+    last = segments[-1].checkpoints[0]
+    gradients = inverses.whole(work, query_gradients(work, last, parts))
+    places = np.cumsum(work.real) - 1
+    places = np.where(work.real, places, -1).astype(np.int32)
+    sizes = [example_count(batch) for batch in work.train]
+    train = [
+        {**batch, "index": part}
+        for batch, part in zip(
+            work.train, np.split(places, np.cumsum(sizes)[:-1]), strict=True
+        )
+    ]
+    count = int(work.real.sum())
+    found = source_influence(work.loss, segments, train, gradients, examples=count)
+    return Found(found, "fisher, ekfac", None, checkpoints=len(segments))
+
+
+def unrolled(work: Work, parts: Parts) -> Found:
+    """The exact derivative through the training run."""
+    if work.run is None:
+        raise ValueError(
+            "run=None: unrolled goes through the training run again; give "
+            "TrainingRun(step, state, batches), with a step of make_weighted_step"
+        )
+    query = jax.tree.map(lambda x: x[work.real_queries], dict(joined(work.query)))
+
+    def losses(state: Any) -> jax.Array:
+        found = work.query_loss(state.params, query)
+        if parts.aggregate is None:
+            return found
+        return {"sum": jnp.sum, "mean": jnp.mean}[parts.aggregate](found)[None]
+
+    count = int(work.real.sum())
+    found = unrolled_influence(
+        work.run.step,
+        work.run.state,
+        work.run.batches,
+        losses,
+        examples=count,
+        progress=work.progress,
+    )
+    return Found(found.scores, "the run's own", checkpoints=len(work.run.batches))
+
+
+def by_projection(kind: str) -> Callable[[Work, Parts], Found]:
+    """Return TRAK or LoGra."""
+
+    def score(work: Work, parts: Parts) -> Found:
+        found, damping, runs = projected_scores(work, kind)
+        return Found(
+            aggregated(found, parts), "projected fisher", damping, checkpoints=runs
+        )
+
+    return score
+
+
+def by_activations(kind: str) -> Callable[[Work, Parts], Found]:
+    """Return ``act_act`` or ``act_grad``."""
+
+    def score(work: Work, parts: Parts) -> Found:
+        query = jax.tree.map(lambda x: x[work.real_queries], dict(joined(work.query)))
+        found, layers = activation_scores(
+            work.loss, work.params, work.train, query, kind=kind, layers=work.layers
+        )
+        found = np.asarray(found)[:, work.real]
+        return Found(aggregated(found, parts), layers=False)
+
+    return score
+
+
+METHODS: dict[str, Callable[[Work, Parts], Found]] = {
+    "gradient_dot": gradient_dot,
+    "cosine": cosine,
+    "tracin": tracin,
+    **{name: by_inverse(name) for name in INVERSES if name != "identity"},
+    "relatif": relatif,
+    "self_influence": self_influence,
+    "trak": by_projection("trak"),
+    "logra": by_projection("logra"),
+    "source": source,
+    "unrolled": unrolled,
+    "act_act": by_activations("act_act"),
+    "act_grad": by_activations("act_grad"),
+}
+"""The named table of methods."""
