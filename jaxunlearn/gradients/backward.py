@@ -50,11 +50,13 @@ class Statistic(NamedTuple):
       of: ``(products, weight float32[B], rows, extra) -> arrays``.
       linear: A parameter's statistic is the sum over the places where it is used.
       summed: The arrays are sums over the examples; else their leading axis is B.
+      lead: How many axes of ``extra`` stand before those of the stack.
     """
 
     of: Callable[[Products, jax.Array, int, Any], Any]
     linear: bool
     summed: bool
+    lead: int = 0
 
 
 class HeadProducts(NamedTuple):
@@ -124,8 +126,8 @@ def statistics(
       params: The point.
       batch: A batch of B examples; ``weight`` (default 1) is handed to the statistic.
       statistic: What to leave.
-      extra: From the leaves' views to what the statistic is given of each, arrays with
-        the leading axes of its stack.
+      extra: From the leaves' views to what the statistic is given of each: arrays that
+        have the axes of its stack, after ``statistic.lead`` others.
       layers: Expression of the leaves; None is all. Of a stacked leaf all layers come.
 
     Returns:
@@ -137,17 +139,34 @@ def statistics(
     for name, products in emitted.items():
         view = prepared.views[name]
         function = functools.partial(of_products, statistic, view.rows, prepared.weight)
+        own = functools.partial(
+            of_layer, given.get(name), stack=view.stack, lead=statistic.lead
+        )
+
+        def one_layer(layer, function=function, own=own):
+            products, number = layer
+            return function(products, own(number))
+
         for _ in view.stack:
-            function = each_layer(function)
-        found[name] = function(products, given.get(name))
+            one_layer = functools.partial(jax.lax.map, one_layer)
+        found[name] = one_layer((products, layer_numbers(view.stack)))
     return found, prepared.views
 
 
-def each_layer(function: Callable) -> Callable:
-    """Return ``function`` for a stack of layers, taken one at a time."""
-    return lambda products, extra: jax.lax.map(
-        lambda layer: function(*layer), (products, extra)
-    )
+def layer_numbers(stack: tuple[int, ...]) -> jax.Array:
+    """Return the number of each layer of a stack, int32[*stack]."""
+    return jnp.arange(math.prod(stack), dtype=jnp.int32).reshape(stack)
+
+
+def of_layer(extra: Any, layer: jax.Array, *, stack: tuple[int, ...], lead: int) -> Any:
+    """Return one layer's part of ``extra``, whose stack stands after ``lead`` axes."""
+
+    def part(x: jax.Array) -> jax.Array:
+        end = lead + len(stack)
+        flat = x.reshape(*x.shape[:lead], math.prod(stack), *x.shape[end:])
+        return jax.lax.dynamic_index_in_dim(flat, layer, axis=lead, keepdims=False)
+
+    return jax.tree.map(part, extra) if stack else extra
 
 
 class Prepared(NamedTuple):
@@ -220,14 +239,16 @@ def backward_pass(
         if call.site not in plans:
             return forward()
         if call.head is not None:
-            return tap_head(plans[call.site], call, size)
-        return tap_layer(plans[call.site], call, forward())
+            return tap_head(plans[call.site], call, own(call.site))
+        return tap_layer(plans[call.site], call, own(call.site), forward())
+
+    def own(name: str) -> dict:
+        return {k: extra.get(leaf) for k, leaf in sites[name].leaves.items()}
 
     def carried(name: str, slots: Any) -> dict:
         stack = plans[name].stack
         weight = jnp.broadcast_to(prepared.weight, (*stack, size))
-        own = {k: extra.get(leaf) for k, leaf in sites[name].leaves.items()}
-        return {"slots": slots, "weight": weight, "extra": own}
+        return {"slots": slots, "weight": weight, "layer": layer_numbers(stack)}
 
     def total(slots: dict) -> jax.Array:
         folders: dict[str, dict] = {}
@@ -236,13 +257,10 @@ def backward_pass(
             folders.setdefault(folder, {})[method] = carried(name, slots[name])
         return jnp.sum(listen(loss, params, prepared.batch, visit, folders))
 
-    slots = {}
-    for name in sites:
-        one_layer = jax.tree.map(
-            lambda x, stack=plans[name].stack: x[(0,) * len(stack)],
-            carried(name, None),
-        )
-        slots[name] = empty_slots(plans[name], sites[name], one_layer)
+    slots = {
+        name: empty_slots(plans[name], site, prepared.weight, own(name))
+        for name, site in sites.items()
+    }
     left = jax.grad(total)(slots) if slots else {}
     products: dict[str, tuple] = {}
     found: dict[str, Any] = {}
@@ -265,7 +283,7 @@ class Plan(NamedTuple):
     """What happens at a site."""
 
     stack: tuple[int, ...]
-    leave: Callable  # (products, weight, extra) -> {parameter: statistic}
+    leave: Callable  # (products, weight, extra, layer) -> {parameter: statistic}
     sends: tuple[str, ...]  # parameters whose products are handed out instead
     recipe: dict[str, tuple]  # how they lie in the arrays sent; see pack
     summed: bool
@@ -279,13 +297,16 @@ def plan(site: Site, prepared: Prepared, statistic: Statistic | None) -> Plan:
         if statistic is not None and (statistic.linear or prepared.places[leaf] == 1)
     ]
 
-    def leave(products: Mapping, weight: jax.Array, extra: Mapping) -> dict:
+    def leave(
+        products: Mapping, weight: jax.Array, extra: Mapping, layer: jax.Array
+    ) -> dict:
         return {
             parameter: statistic.of(
                 (products[parameter],),
                 weight,
                 prepared.views[site.leaves[parameter]].rows,
-                extra[parameter],
+                # Taken here, so that one layer's part exists at a time.
+                of_layer(extra[parameter], layer, stack=stack, lead=statistic.lead),
             )
             for parameter in direct
         }
@@ -329,12 +350,14 @@ def pack(products: Mapping[str, OuterProducts]) -> tuple[list, dict[str, tuple]]
     return [x.astype(jnp.float32) for x in arrays], order
 
 
-def empty_slots(plan: Plan, site: Site, carried: dict) -> tuple[dict, Any]:
+def empty_slots(
+    plan: Plan, site: Site, weight: jax.Array, extra: dict
+) -> tuple[dict, Any]:
     """Return zeros in the shape of what the site will leave, for all its layers."""
 
-    def leave(inputs, delta, carried):
+    def leave(inputs, delta, weight, extra):
         products = site.reading.products(inputs, delta)
-        direct = plan.leave(products, carried["weight"], carried["extra"])
+        direct = plan.leave(products, weight, extra, jnp.int32(0))
         if site.head is not None:
             hidden, labels = site.head[0], site.head[2]
             rest = (labels.shape[0], labels.shape[1] - 1)
@@ -342,36 +365,39 @@ def empty_slots(plan: Plan, site: Site, carried: dict) -> tuple[dict, Any]:
             return direct, zeros if plan.sends else []
         return direct, pack({k: products[k] for k in plan.sends})[0]
 
-    shapes = jax.eval_shape(leave, site.reading.inputs, output_gradient(site), carried)
+    shapes = jax.eval_shape(
+        leave, site.reading.inputs, output_gradient(site), weight, extra
+    )
     return jax.tree.map(
         lambda x: jnp.zeros((*plan.stack, *x.shape), jnp.float32), shapes
     )
 
 
-def tap_layer(plan: Plan, call: Call, output: jax.Array) -> jax.Array:
+def tap_layer(plan: Plan, call: Call, extra: dict, output: jax.Array) -> jax.Array:
     """Return ``output``; on the way back, leave the site's statistic in its slots."""
 
     @jax.custom_vjp
-    def identity(output, inputs, weight, extra, slots):
+    def identity(output, inputs, weight, extra, layer, slots):
         return output
 
-    def forward(output, inputs, weight, extra, slots):
-        return output, (inputs, weight, extra)
+    def forward(output, inputs, weight, extra, layer, slots):
+        return output, (inputs, weight, extra, layer)
 
     def backward(kept, delta):
-        inputs, weight, extra = kept
+        inputs, weight, extra, layer = kept
         products = call.reading.products(inputs, delta)
-        direct = plan.leave(products, weight, extra)
+        direct = plan.leave(products, weight, extra, layer)
         sent = pack({k: products[k] for k in plan.sends})[0]
-        return delta, None, None, None, (direct, sent)
+        return delta, None, None, None, None, (direct, sent)
 
     identity.defvjp(forward, backward)
-    given = call.carried
-    inputs = jax.lax.stop_gradient(call.reading.inputs)
-    return identity(output, inputs, given["weight"], given["extra"], given["slots"])
+    inputs, given = jax.lax.stop_gradient(call.reading.inputs), call.carried
+    return identity(
+        output, inputs, given["weight"], extra, given["layer"], given["slots"]
+    )
 
 
-def tap_head(plan: Plan, call: Call, size: int) -> jax.Array:
+def tap_head(plan: Plan, call: Call, extra: dict) -> jax.Array:
     """Return the losses of a language model's head, as :func:`tap_layer` does.
 
     The gradient of the logits is V numbers a token: it is formed for a few examples at
@@ -400,7 +426,7 @@ def tap_head(plan: Plan, call: Call, size: int) -> jax.Array:
             part = head_products(
                 HeadProducts(hidden, labels, cotangent, embedding), logits
             )
-            direct = plan.leave({"embedding": part}, weight, extra)
+            direct = plan.leave({"embedding": part}, weight, extra, jnp.int32(0))
             by_hidden = float32_einsum("btv,vd->btd", part.left, embedding)
             return by_hidden.astype(hidden.dtype), direct
 
@@ -419,7 +445,7 @@ def tap_head(plan: Plan, call: Call, size: int) -> jax.Array:
         jax.lax.stop_gradient(embedding),
         labels,
         given["weight"],
-        given["extra"],
+        extra,
         given["slots"],
     )
 

@@ -274,7 +274,8 @@ def streamed(
     )
     rows = []
     for part in query:
-        own = per_example_gradients(work.query.loss, params, part, layers=layers)
+        # As batches, which are compiled.
+        own = per_example_gradients(work.query.loss, params, [part], layers=layers)
         solved = kronecker_inverse_vp(factors, own, damping=work.damping)
         rows.append(products_with(loss, params, parts, solved, layers=layers))
     added = damping_of(factors, work.damping)

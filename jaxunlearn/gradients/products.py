@@ -28,6 +28,7 @@ PRODUCTS = Statistic(
     ),
     linear=True,
     summed=False,
+    lead=1,
 )
 TOKEN_PRODUCTS = Statistic(
     lambda products, weight, rows, directions: outer_products.token_products(
@@ -35,6 +36,7 @@ TOKEN_PRODUCTS = Statistic(
     ),
     linear=True,
     summed=False,
+    lead=1,
 )
 
 
@@ -306,15 +308,16 @@ def product_rows(
     before = dict(seen.views)
 
     def directions(views: dict[str, View]) -> dict[str, jax.Array]:
+        if views == before:
+            return own
         return {
-            name: own[name]
-            if before.get(name) == view
-            else in_view(own[name], before.get(name), view)
-            for name, view in views.items()
+            name: in_view(own[name], before.get(name), views[name]) for name in views
         }
 
+    # As a pass left them, directions stand after the stack.
+    statistic = PRODUCTS._replace(lead=0) if before else PRODUCTS
     found, views = statistics(
-        chosen.loss, params, batch, PRODUCTS, extra=directions, layers=chosen.layers
+        chosen.loss, params, batch, statistic, extra=directions, layers=chosen.layers
     )
     return total(found, views, masks(params, chosen.layers))
 
@@ -345,11 +348,11 @@ def token_rows(chosen: Chosen, params: Params, own: dict, batch: Batch) -> jax.A
 
 
 def in_view(values: jax.Array, seen: View | None, view: View) -> jax.Array:
-    """Return [Q, *leaf] (or what a pass saw as ``seen``) as [*stack,Q,L,R]."""
+    """Return [Q, *leaf] as [Q,*stack,L,R]; what a pass saw, as [*stack,Q,L,R]."""
     if seen is not None:
         values = jnp.moveaxis(values, len(seen.stack), 0)
     values = values.reshape(len(values), *view.stack, view.rows, view.columns)
-    return jnp.moveaxis(values, 0, len(view.stack))
+    return values if seen is None else jnp.moveaxis(values, 0, len(view.stack))
 
 
 def checked_directions(
