@@ -1,8 +1,9 @@
 """Remove the influence of chosen training examples from a trained JAX/Flax model.
 
 Rooms: :mod:`~jaxunlearn.data`, :mod:`~jaxunlearn.models`, :mod:`~jaxunlearn.gradients`,
-:mod:`~jaxunlearn.training`, :mod:`~jaxunlearn.unlearning`, :mod:`~jaxunlearn.report`,
-and :mod:`~jaxunlearn.tree` for parameter trees. They are imported when first used.
+:mod:`~jaxunlearn.training`, :mod:`~jaxunlearn.influence`,
+:mod:`~jaxunlearn.unlearning`, :mod:`~jaxunlearn.report`, and :mod:`~jaxunlearn.tree` for
+parameter trees. They are imported when first used.
 """
 
 import importlib
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     )
     from jaxunlearn import (
         gradients as gradients,
+    )
+    from jaxunlearn import (
+        influence as influence,
     )
     from jaxunlearn import (
         models as models,
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = [
     "data",
     "gradients",
+    "influence",
     "models",
     "report",
     "training",
