@@ -51,6 +51,7 @@ class Index:
       rows: How many rows count.
       complete: Whether the last build came to its end.
       versions: Of the packages that built it.
+      about: What else its queries must know, as the builder noted it.
     """
 
     directory: Path
@@ -63,6 +64,7 @@ class Index:
     rows: int
     complete: bool
     versions: Mapping[str, str]
+    about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def width(self) -> int:

@@ -136,12 +136,6 @@ def disk_errors(note: str) -> Iterator[None]:
         raise OSError(int(code[1]), f"{error}; {note}") from error
 
 
-def remove_leftovers(directory: Path) -> None:
-    """Remove the half-written files of writes that were killed."""
-    for file in directory.rglob("*.__lock"):
-        file.unlink(missing_ok=True)
-
-
 def check_chunks(
     directory: Path, arrays: ArrayLayout, *, rows: int, chunk_rows: int
 ) -> None:

@@ -1,8 +1,9 @@
 """Building an index: resumable after a kill, and open to more rows later."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,13 +32,10 @@ from jaxunlearn.influence.index_arrays import (
     check_chunks,
     create_arrays,
     open_arrays,
-    remove_leftovers,
     write_rows,
 )
 from jaxunlearn.influence.index_rows import encode
 from jaxunlearn.types import Batch
-
-Progress = Callable[[int, int], None]
 
 
 def build_index(
@@ -54,7 +52,8 @@ def build_index(
     matrices: Matrices | None = None,
     resume: bool = True,
     append: bool = False,
-    progress: Progress | None = None,
+    about: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Index:
     """Compute a row for every example and keep it on disk.
 
@@ -79,6 +78,8 @@ def build_index(
       matrices: The matrices of a pca projection, kept with the rows.
       resume: Whether to go on with an index that is there; False refuses it.
       append: Whether to add rows of another data set, under ids of their own.
+      about: What else its queries must know, as JSON has it (``layers``, say); kept in
+        the index, and an index with another one is refused.
       progress: Called with (rows on disk, rows there will be) after each chunk.
 
     Returns:
@@ -105,6 +106,7 @@ def build_index(
         rows=0,
         complete=False,
         versions=provenance.versions(),
+        about=dict(about or {}),
     )
     ids = all_ids(batches)
     if (wanted.directory / DESCRIPTION).is_file():
@@ -172,7 +174,7 @@ def taken_up(wanted: Index, *, resume: bool, append: bool) -> Index:
             f"directory, or delete it"
         )
     index = read_description(wanted.directory)
-    same = ("model_hash", "projection", "layout", "dtype", "chunk_rows")
+    same = ("model_hash", "projection", "layout", "dtype", "chunk_rows", "about")
     refuse_differences(
         index,
         {name: getattr(wanted, name) for name in same},
@@ -181,7 +183,6 @@ def taken_up(wanted: Index, *, resume: bool, append: bool) -> Index:
     check_chunks(
         index.directory, index.arrays, rows=index.rows, chunk_rows=index.chunk_rows
     )
-    remove_leftovers(index.directory)
     data_hash = wanted.parts[0].data_hash
     if index.parts[-1].data_hash == data_hash:
         return index
