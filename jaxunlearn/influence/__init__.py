@@ -8,9 +8,17 @@ from jaxunlearn.influence.index import open_index
 from jaxunlearn.influence.index_build import build_index
 from jaxunlearn.influence.index_fisher import damped_inverse, projected_fisher
 from jaxunlearn.influence.index_query import all_scores, top_k
+from jaxunlearn.influence.plan_table import Plan
+from jaxunlearn.influence.planner import plan
 from jaxunlearn.influence.result import InfluenceScores, load_scores, save_scores
 from jaxunlearn.influence.rows import gradient_row_layout, projected_gradients
-from jaxunlearn.influence.scores import METHODS, scores
+from jaxunlearn.influence.scores import (
+    DIRECTED,
+    METHODS,
+    RESUMABLE,
+    method_name,
+    scores,
+)
 from jaxunlearn.influence.unrolled import unrolled_influence
 from jaxunlearn.influence.validation import (
     leave_one_out,
@@ -20,9 +28,12 @@ from jaxunlearn.influence.validation import (
 from jaxunlearn.influence.work import Checkpoint, TrainingRun
 
 __all__ = [
+    "DIRECTED",
     "METHODS",
+    "RESUMABLE",
     "Checkpoint",
     "InfluenceScores",
+    "Plan",
     "TrainingRun",
     "activation_scores",
     "all_scores",
@@ -32,7 +43,9 @@ __all__ = [
     "leave_one_out",
     "linear_datamodelling_score",
     "load_scores",
+    "method_name",
     "open_index",
+    "plan",
     "projected_fisher",
     "projected_gradients",
     "rank_correlation",

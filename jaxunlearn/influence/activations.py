@@ -240,12 +240,13 @@ def mask_of(batch: Batch, view: View) -> jax.Array | None:
 def mean_activation(products: Products, mask: jax.Array | None) -> jax.Array:
     """Return the mean of a layer's inputs over the tokens that count, float32[B,L]."""
     (part,) = products
-    size, length = part.left.shape[:2]
+    left = jnp.asarray(part.left)  # A weight matrix always has inputs.
+    size, length = left.shape[:2]
     if mask is None or mask.shape != (size, length):
         mask = jnp.ones((size, length))
     counted = mask.astype(jnp.float32)
     share = counted / jnp.maximum(counted.sum(axis=1, keepdims=True), 1.0)
-    return float32_einsum("btl,bt->bl", part.left, share)
+    return float32_einsum("btl,bt->bl", left, share)
 
 
 MEANS = Statistic(
