@@ -17,20 +17,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import tyro
 
     from jaxunlearn.commands.demo import demo
+    from jaxunlearn.commands.index import index
+    from jaxunlearn.commands.influence import influence
     from jaxunlearn.commands.parity import parity
     from jaxunlearn.commands.train import train
     from jaxunlearn.commands.unlearn import unlearn
 
     warnings.showwarning = show_warning
-    commands = {"demo": demo, "train": train, "unlearn": unlearn, "parity": parity}
+    commands = {
+        "demo": demo,
+        "train": train,
+        "unlearn": unlearn,
+        "influence": influence,
+        "index": index,
+        "parity": parity,
+    }
     try:
         status = tyro.extras.subcommand_cli_from_dict(
             commands,
             prog="jaxunlearn",
             description="Remove the influence of chosen training examples from a "
-            "trained model, and measure what is left.",
+            "trained model, measure what is left, and find which examples matter.",
             args=arguments,
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+            config=(
+                tyro.conf.OmitArgPrefixes,
+                tyro.conf.OmitSubcommandPrefixes,
+                tyro.conf.FlagCreatePairsOff,
+            ),
         )
     except (ValueError, OSError, ImportError) as error:
         sys.exit(fail(error))

@@ -23,7 +23,8 @@ from jaxunlearn.gradients.outer_products import (
     float32_einsum,
     is_lookup,
 )
-from jaxunlearn.gradients.taps import Call, Site, Survey, listen, survey
+from jaxunlearn.gradients.survey import Site, Survey, survey
+from jaxunlearn.gradients.taps import Call, listen
 from jaxunlearn.models.cross_entropy import (
     IGNORED_LABEL,
     head_logits,
@@ -192,7 +193,8 @@ def prepare(
     if layers is not None:
         masks = dict(tree.named_leaves(tree.select(params, layers)))
     wanted = [name for name in leaves if masks[name].any()]
-    found = survey(loss, params, batch, wanted)
+    partly = [name for name in wanted if not masks[name].all()]
+    found = survey(loss, params, batch, wanted, partly)
     views = {
         name: View((), 1, math.prod(jnp.shape(leaves[name]))) for name in found.untapped
     }
@@ -206,7 +208,7 @@ def prepare(
             shape, part = jnp.shape(leaves[leaf]), shapes[parameter]
             # An embedding is [V,D] whether it is looked up or multiplied by.
             rows = 1 if part.left is None else part.left.shape[-1]
-            rows = shape[0] if parameter == "embedding" else rows
+            rows = shape[site.depth] if parameter == "embedding" else rows
             views[leaf] = View(shape[: site.depth], rows, part.right.shape[-1])
     weight = weight.astype(jnp.float32)
     return Prepared(batch, weight, leaves, found, views, places, masks)
@@ -255,7 +257,16 @@ def backward_pass(
         for name in sites:
             folder, _, method = name.rpartition(".")
             folders.setdefault(folder, {})[method] = carried(name, slots[name])
-        return jnp.sum(listen(loss, params, prepared.batch, visit, folders))
+        losses = listen(
+            loss,
+            params,
+            prepared.batch,
+            visit,
+            among=sites,
+            copied=lambda site: sites[site].copied,
+            carried=folders,
+        )
+        return jnp.sum(losses)
 
     slots = {
         name: empty_slots(plans[name], site, prepared.weight, own(name))

@@ -78,7 +78,7 @@ def collect(
 
     def keep(piece: Piece, part: OuterProducts | HeadProducts):
         # Its matrix is a parameter: no need for a copy a batch.
-        part = part._replace(embedding=None) if is_head(part) else part
+        part = part._replace(embedding=None) if isinstance(part, HeadProducts) else part
 
         def rows(x: jax.Array) -> jax.Array:
             stack = len(piece.matrix.stack)
@@ -94,8 +94,3 @@ def collect(
         tuple(keep(piece, part) for part in taps.products[piece.matrix.leaves[0]])
         for piece in pieces
     ]
-
-
-def is_head(part: OuterProducts | HeadProducts) -> bool:
-    """Tell whether the outer products of a head are still to be formed."""
-    return isinstance(part, HeadProducts)

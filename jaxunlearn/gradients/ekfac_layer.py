@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn.gradients.backward import head_products
-from jaxunlearn.gradients.ekfac_cache import Kept, is_head
+from jaxunlearn.gradients.backward import HeadProducts, head_products
+from jaxunlearn.gradients.ekfac_cache import Kept
 from jaxunlearn.gradients.kronecker_inverse import divide
 from jaxunlearn.gradients.kronecker_moments import (
     Basis,
@@ -62,14 +62,16 @@ def over_groups(
     kept = jax.tree.map(lambda x: x[layer], kept)
     numbers = form.rows * form.columns
     for part in kept:
-        if is_head(part):
+        if isinstance(part, HeadProducts):
             numbers = max(numbers, part.labels.shape[1] * form.rows)
     group = group_size(len(weight), numbers)
 
     def of_group(products: Kept, weight: jax.Array) -> tuple[Any, Any]:
         products = cast(products, jnp.float32)
         formed = tuple(
-            head_products(part._replace(embedding=embedding)) if is_head(part) else part
+            head_products(part._replace(embedding=embedding))
+            if isinstance(part, HeadProducts)
+            else part
             for part in products
         )
         own = with_ones(formed) if form.has_bias else formed
@@ -153,9 +155,10 @@ def rotated_gradients(form: Form, products: Products, basis: Basis) -> jax.Array
 
 def is_turned(form: Form, products: Kept) -> bool:
     """Tell whether left and right change places: if both are dense, and L > R."""
-    part = products[0]
-    dense = len(products) == 1 and not is_head(part) and part.left is not None
-    return dense and not is_lookup(part) and form.rows > form.columns
+    (part, *others) = products
+    if others or isinstance(part, HeadProducts) or part.left is None:
+        return False
+    return not is_lookup(part) and form.rows > form.columns
 
 
 @jax.jit

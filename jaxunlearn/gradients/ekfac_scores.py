@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxunlearn.gradients.backward import HeadProducts
 from jaxunlearn.gradients.ekfac_cache import (
     Kept,
     Piece,
     Work,
     collect,
     groups_of,
-    is_head,
 )
 from jaxunlearn.gradients.ekfac_layer import (
     Form,
@@ -187,7 +187,7 @@ def cached(
         for number, piece in enumerate(group):
             own = [[part[number] for part in kept] for kept, _ in sides]
             head = None
-            if any(map(is_head, own[0][0])):
+            if any(isinstance(part, HeadProducts) for part in own[0][0]):
                 head = leaves[piece.matrix.leaves[0]]
             for place, layer in enumerate(piece.chosen):
                 scores, added = layer_scores(

@@ -137,7 +137,6 @@ def joined(matrix: Matrix, vectors: Params) -> jax.Array:
 def split(matrix: Matrix, value: jax.Array) -> dict[str, jax.Array]:
     """Return each leaf's part of ``value`` [...,*stack,L,R]: the way back."""
     lead = value.shape[: value.ndim - 2 - len(matrix.stack)]
-    value = jnp.where(selected(matrix), value, 0.0)
     if not matrix.has_bias:
         parts = [value]
     else:

@@ -57,11 +57,14 @@ def with_ones(products: Products) -> Products:
     The bias's gradient is ``sum_t right_t``, so kernel and bias form one matrix.
     """
 
-    def add(part: OuterProducts) -> OuterProducts:
-        ones = jnp.ones((*part.left.shape[:-1], 1), part.left.dtype)
-        return OuterProducts(jnp.concatenate([part.left, ones], axis=-1), part.right)
+    def add(left: jax.Array) -> jax.Array:
+        ones = jnp.ones((*left.shape[:-1], 1), left.dtype)
+        return jnp.concatenate([left, ones], axis=-1)
 
-    return tuple(add(part) for part in products)
+    return tuple(
+        OuterProducts(None if part.left is None else add(part.left), part.right)
+        for part in products
+    )
 
 
 def moments(

@@ -191,14 +191,12 @@ def first_batch(batch: Batch | Iterable[Batch]) -> Batch:
     Raises:
       ValueError: There is none, or the batches can be iterated only once.
     """
-    if isinstance(batch, Mapping):
-        return batch
     if isinstance(batch, Iterator):
         raise ValueError(
             "batches are read several times, but were given as an iterator that ends: "
             "give a list, or an object whose __iter__ starts anew"
         )
-    for first in batch:
+    for first in [batch] if isinstance(batch, Mapping) else batch:
         return first
     raise ValueError("batches holds no batch: there is nothing to fit to")
 

@@ -24,6 +24,11 @@ class Reading(NamedTuple):
     """From (inputs, gradient of the output) to each parameter's outer products."""
 
 
+def floating(x: jax.Array) -> jax.Array:
+    """Return an input as numbers: integers would be read as rows to look up."""
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32)
+
+
 def tokens(x: jax.Array, features: int = 1) -> jax.Array:
     """Return [B,...,*features] as [B,T,F]: whatever lies between is a token."""
     width = math.prod(x.shape[x.ndim - features :])
@@ -35,12 +40,14 @@ def with_bias(products: dict, delta: jax.Array, use_bias: bool) -> dict:
     return products | ({"bias": OuterProducts(None, delta)} if use_bias else {})
 
 
-def dense(module: nn.Dense, x: jax.Array) -> Reading:
+def dense(module: nn.Dense, x: jax.Array) -> Reading | None:
     """``y = x W + b``."""
+    if module.dot_general or module.dot_general_cls:
+        return None
 
     def products(x, delta):
         delta = tokens(delta)
-        kernel = {"kernel": OuterProducts(tokens(x), delta)}
+        kernel = {"kernel": OuterProducts(tokens(floating(x)), delta)}
         return with_bias(kernel, delta, module.use_bias)
 
     return Reading(x, products)
@@ -48,7 +55,7 @@ def dense(module: nn.Dense, x: jax.Array) -> Reading:
 
 def dense_general(module: nn.DenseGeneral, x: jax.Array) -> Reading | None:
     """A dense layer from several axes to several axes."""
-    if module.batch_dims:
+    if module.batch_dims or module.dot_general or module.dot_general_cls:
         return None
 
     def as_tuple(value):
@@ -60,7 +67,7 @@ def dense_general(module: nn.DenseGeneral, x: jax.Array) -> Reading | None:
     features = len(as_tuple(module.features))
 
     def products(x, delta):
-        last = jnp.moveaxis(x, axes, range(x.ndim - len(axes), x.ndim))
+        last = jnp.moveaxis(floating(x), axes, range(x.ndim - len(axes), x.ndim))
         delta = tokens(delta, features)
         kernel = {"kernel": OuterProducts(tokens(last, len(axes)), delta)}
         return with_bias(kernel, delta, module.use_bias)
@@ -81,6 +88,7 @@ def conv(module: nn.Conv, x: jax.Array) -> Reading | None:
     plain = (
         module.feature_group_count == 1
         and module.mask is None
+        and not (module.conv_general_dilated or module.conv_general_dilated_cls)
         and module.input_dilation in (1, None, (1,) * rank)
         and (not isinstance(padding, str) or padding in ("SAME", "VALID"))
         and x.ndim == rank + 2
@@ -94,12 +102,13 @@ def conv(module: nn.Conv, x: jax.Array) -> Reading | None:
     def products(x, delta):
         places = "DHW"[-rank:] if rank <= 3 else ""
         patches = jax.lax.conv_general_dilated_patches(
-            x,
+            floating(x),
             window,
             steps(module.strides),
             padding,
             rhs_dilation=steps(module.kernel_dilation),
             dimension_numbers=(f"N{places}C", f"{places}IO", f"N{places}C"),
+            precision=jax.lax.Precision.HIGHEST,  # it copies, by a convolution
         )
         # Channels come first within a patch, but last but one in the kernel.
         patches = tokens(patches).reshape(x.shape[0], -1, x.shape[-1], *window)
@@ -117,6 +126,7 @@ def embed(module: nn.Embed, ids: jax.Array) -> Reading:
 
     def products(ids, delta):
         rows = ids.reshape(ids.shape[0], -1)
+        rows = jnp.where(rows < 0, rows + module.num_embeddings, rows)
         return {"embedding": OuterProducts(rows, tokens(delta))}
 
     return Reading(ids, products)
@@ -131,37 +141,34 @@ def attend(module: nn.Embed, query: jax.Array) -> Reading:
     return Reading(query, products)
 
 
-def normalisation(module: nn.Module, x: jax.Array, **kwargs: Any) -> Reading | None:
+def normalisation(
+    module: nn.Module, x: jax.Array, *arguments: Any, **options: Any
+) -> Reading | None:
     """``y = scale x' + bias`` of any of Linen's normalisations: x' is the same layer's
     output without both."""
     has_scale = getattr(module, "use_scale", False)
     has_bias = getattr(module, "use_bias", False)
-    if any(value is not None for name, value in kwargs.items() if name == "mask"):
+    if options.get("mask") is not None:
         return None
     state = {k: v for k, v in module.variables.items() if k == "batch_stats"}
-    if isinstance(module, nn.BatchNorm):
-        fixed = kwargs.get("use_running_average", module.use_running_average)
-        if not fixed:
-            raise ValueError(
-                f"{'/'.join(module.path)}: batch normalisation by the batch's own "
-                f"statistics makes an example's loss depend on the others, so it has "
-                f"no gradient of its own: call the model with use_running_average=True"
-            )
-        if module.axis not in (-1, x.ndim - 1):
-            return None
-    elif getattr(module, "feature_axes", -1) not in (-1, (-1,), (x.ndim - 1,)):
+    axes = getattr(module, "feature_axes", -1)
+    axes = module.axis if isinstance(module, nn.BatchNorm) else axes
+    if axes not in (-1, (-1,), x.ndim - 1, (x.ndim - 1,)):
         return None
     off = {"use_scale": False} | (
         {"use_bias": False} if hasattr(module, "use_bias") else {}
     )
     bare = module.clone(parent=None, name=None, dtype=jnp.float32, **off)
 
+    def normal_of(state, x):
+        return bare.apply(state, x, *arguments, **options)
+
     def products(inputs, delta):
         x, state = inputs
         delta = tokens(delta)
         found = with_bias({}, delta, has_bias)
         if has_scale:
-            normal = tokens(bare.apply(state, x.astype(jnp.float32), **kwargs))
+            normal = tokens(normal_of(state, x.astype(jnp.float32)))
             found["scale"] = OuterProducts(None, normal * delta.astype(jnp.float32))
         return found
 

@@ -4,7 +4,7 @@ Layers of Linen's standard kinds are tapped (``taps.py``), so that weight gradie
 formed once, where they are needed, and dropped; anything else takes ``vmap(grad)``.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -216,14 +216,19 @@ def total(found: dict, views: dict[str, View], chosen: dict[str, Any]) -> jax.Ar
 
 
 def subtree(params: Params, leaves: dict[str, jax.Array]) -> Params:
-    """Return the tree of ``leaves`` alone, nested as in ``params``."""
-    if not isinstance(params, dict):
-        return jax.tree.unflatten(jax.tree.structure(params), list(leaves.values()))
-    nested: dict = {}
-    for name, leaf in leaves.items():
-        *folders, last = name.split("/")
-        place = nested
-        for folder in folders:
-            place = place.setdefault(folder, {})
-        place[last] = leaf
-    return nested
+    """Return the tree of ``leaves`` alone, nested as in ``params``.
+
+    Mappings lose the others; in containers of any other kind they are None.
+    """
+    names = [name for name, _ in tree.named_leaves(params)]
+    structure = jax.tree.structure(params)
+    whole = jax.tree.unflatten(structure, [leaves.get(name) for name in names])
+    return whole if len(leaves) == len(names) else pruned(whole)
+
+
+def pruned(branch: Params) -> Params:
+    """Return a tree without the empty parts of its mappings."""
+    if not isinstance(branch, Mapping):
+        return branch
+    kept = {name: pruned(part) for name, part in branch.items()}
+    return type(branch)({k: part for k, part in kept.items() if jax.tree.leaves(part)})

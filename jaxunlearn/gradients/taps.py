@@ -1,22 +1,18 @@
-"""Taps: which layers of a network can be listened to, and the listening itself.
+"""Taps: a network's layers are listened to while a loss runs.
 
-Linen's methods are intercepted while a loss runs, so the network's own code is not
-touched. Slots travel to their layer inside the parameter tree: ``nn.scan`` hands each
-layer its own, and ``nn.remat`` needs nothing.
-
-Which parameters are tapped is decided by tracing, before anything is computed. A
-parameter that is used outside a standard layer (``linen_layers.py``), or several times
-by one, is left to ``vmap`` of ``grad``.
+Linen's methods are intercepted, so the network's own code is not touched. What a layer
+needs to leave something behind travels to it inside the parameter tree: ``nn.scan``
+hands each layer its own, and ``nn.remat`` needs nothing. Which layers can be listened
+to is the matter of ``survey.py``.
 """
 
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import dataclasses
+from collections.abc import Callable, Container, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.custom_derivatives import SymbolicZero
 
 from jaxunlearn import tree
 from jaxunlearn.gradients.linen_layers import LAYERS, Reading, attend
@@ -24,7 +20,7 @@ from jaxunlearn.gradients.microbatches import example_count
 from jaxunlearn.models.cross_entropy import OutputHead
 from jaxunlearn.types import Batch, Params, PerExampleLoss
 
-TAP = "tap"
+TAP = "jaxunlearn_tap"
 """The reserved name under which a layer finds its slots among its parameters."""
 
 
@@ -32,13 +28,28 @@ class UntappedWarning(UserWarning):
     """Some parameters of a network take the slow way."""
 
 
+class OwnStatistics(ValueError):
+    """A network normalises an example by its batch."""
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Mark:
+    """Tells a layer, among its parameters, where in the tree they lie."""
+
+    folder: str
+    run: object
+    """Which run of the loss it is: parameters so marked are of a type of their own, so
+    that jit takes no earlier trace of the network for this one."""
+
+
 class Call(NamedTuple):
     """A call of a standard layer while the loss runs."""
 
     site: str  # "<folder of the layer's parameters>.<method>"
-    leaves: dict[str, str]  # the layer's parameters -> leaves of the tree
-    depth: int  # how many leading axes scans have sliced off its parameters
+    parameters: dict[str, jax.Array]  # leaves of the tree -> what the layer has of them
     reading: Reading
+    copied: bool  # its input, shared by the examples, was copied for each
     carried: Mapping[str, Any]  # what travelled to this call
     head: tuple | None = None  # (hidden, embedding, labels) of a language-model loss
 
@@ -46,29 +57,15 @@ class Call(NamedTuple):
 Visit = Callable[[Call, Callable[[], jax.Array]], jax.Array]
 
 
-class Site(NamedTuple):
-    """A layer that can be tapped, with the shapes there."""
-
-    leaves: dict[str, str]
-    depth: int
-    reading: Reading  # its inputs are shapes
-    output: jax.ShapeDtypeStruct
-    head: tuple | None  # shapes
-
-
-class Survey(NamedTuple):
-    """Who sees which leaf."""
-
-    sites: dict[str, Site]
-    untapped: tuple[str, ...]  # leaves left to vmap of grad
-
-
 def listen(
     loss: PerExampleLoss,
     params: Params,
     batch: Batch,
     visit: Visit,
-    carried: Mapping[str, Mapping[str, Any]],
+    *,
+    among: Container[str] | None = None,
+    copied: Callable[[str], bool] = lambda site: False,
+    carried: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> jax.Array:
     """Return ``loss(params, batch)``, ``visit`` standing around each standard layer.
 
@@ -77,281 +74,105 @@ def listen(
       params: Parameters.
       batch: A batch.
       visit: Called with the call and a function that makes it; returns its output.
+      among: The sites to visit; None is all.
+      copied: Tells of a site whether an input that the examples share, as positions
+        are, is to be copied for each, so that they can be told apart on the way back.
       carried: What to bring to each folder of parameters, by method of its layer;
         arrays have the leading axes of stacked parameters.
     """
-    size = example_count(batch)
-    folders = list(folders_of(params))
-    marked = with_marks(params, {name: i for i, name in enumerate(folders)}, carried)
-    shapes = {name: jnp.shape(leaf) for name, leaf in tree.named_leaves(params)}
+    size, carried = example_count(batch), carried or {}
+    marked = with_marks(params, object(), carried)
     # An output head is given its matrix as an argument: known again by identity.
     identity = {id(leaf): name for name, leaf in tree.named_leaves(marked)}
 
     def interceptor(next_fun, args, kwargs, context):
         module, method = context.module, context.method_name
+        refuse_own_statistics(module, method, args, kwargs)
         if not args or jnp.ndim(args[0]) == 0:
             return next_fun(*args, **kwargs)
-        if isinstance(module, OutputHead) and method in ("logits", "losses"):
-            leaf = identity.get(id(args[1]))
-            if leaf is None or args[0].shape[0] != size:
+        first, rest = args[0], args[1:]
+        if isinstance(module, OutputHead) and method in ("logits", "losses") and rest:
+            leaf = identity.get(id(rest[0]))
+            folder = "" if leaf is None else leaf.rpartition("/")[0]
+            site = f"{folder}.{method}"
+            if leaf is None or len(first) != size or not wanted(site):
                 return next_fun(*args, **kwargs)
+            here = carried.get(folder, {}).get(method, {})
             head = args if method == "losses" else None
-            folder = leaf.rpartition("/")[0]
-            call = Call(
-                f"{folder}.{method}",
-                {"embedding": leaf},
-                0,
-                attend(module, args[0]),
-                carried.get(folder, {}).get(method, {}),
-                head,
-            )
+            reading = attend(module, first)
+            call = Call(site, {leaf: rest[0]}, reading, False, here, head)
             return visit(call, lambda: next_fun(*args, **kwargs))
         read = LAYERS.get((type(module), method))
         if read is None or not module.has_variable("params", TAP):
             return next_fun(*args, **kwargs)
-        first, rest = args[0], args[1:]
-        if first.shape[0] == 1:
-            # Shared by the examples, as positions are: each gets a copy, so that they
-            # can be told apart on the way back.
-            first = jnp.broadcast_to(first, (size, *first.shape[1:]))
-        reading = read(module, first, *rest, **kwargs) if len(first) == size else None
-        here = module.get_variable("params", TAP)
-        folder = folders[here["mark"].shape[-2] - 1]
-        leaves = {
-            name: f"{folder}/{name}" if folder else name
-            for name in module.variables["params"]
-            if name != TAP
-        }
-        depths = {
-            stack_depth(shapes[leaf], jnp.shape(module.variables["params"][name]))
-            for name, leaf in leaves.items()
-        }
-        if reading is None or len(depths) != 1 or None in depths:
-            return next_fun(*args, **kwargs)
+        own = module.variables["params"]
+        folder = own[TAP]["mark"].folder
         site = f"{folder}.{method}"
-        call = Call(site, leaves, depths.pop(), reading, here.get(method, {}))
+        if not wanted(site):
+            return next_fun(*args, **kwargs)
+        copy = len(first) == 1 != size and copied(site)
+        if copy:
+            first = jnp.broadcast_to(first, (size, *first.shape[1:]))
+        if len(first) != size:
+            return next_fun(*args, **kwargs)
+        reading = read(module, first, *rest, **kwargs)
+        if reading is None:
+            return next_fun(*args, **kwargs)
+        parameters = {joined(folder, k): x for k, x in own.items() if k != TAP}
+        here = own[TAP].get(method, {})
+        call = Call(site, parameters, reading, copy, here)
         return visit(call, lambda: next_fun(first, *rest, **kwargs))
+
+    def wanted(site: str) -> bool:
+        return among is None or site in among
 
     with nn.intercept_methods(interceptor):
         return loss(marked, batch)
 
 
-def folders_of(params: Params, path: tuple = ()) -> Iterator[str]:
-    """Yield the path of every mapping that holds arrays itself."""
-    if isinstance(params, Mapping):
-        if any(not isinstance(value, Mapping) for value in params.values()):
-            yield "/".join(path)
-        for name, value in params.items():
-            yield from folders_of(value, (*path, name))
+def joined(folder: str, name: str) -> str:
+    """Return the path of a name in a folder."""
+    return f"{folder}/{name}" if folder else name
 
 
-def with_marks(params: Params, numbers: dict, carried: Mapping, path: tuple = ()):
-    """Return the parameters with what is carried, and each folder's number in a mark.
-
-    The mark is an empty array whose shape tells the number; its leading axes are those
-    of a leaf beside it, so that a scan can slice it too.
-    """
+def with_marks(params: Params, run: object, carried: Mapping, folder: str = ""):
+    """Return the parameters with a mark, and what is carried, beside every array."""
     if not isinstance(params, Mapping):
         return params
     marked = {
-        name: with_marks(value, numbers, carried, (*path, name))
+        name: with_marks(value, run, carried, joined(folder, str(name)))
         for name, value in params.items()
     }
-    folder = "/".join(path)
-    if folder in numbers:
-        beside = next(v for v in params.values() if not isinstance(v, Mapping))
-        mark = jnp.zeros((*jnp.shape(beside), numbers[folder] + 1, 0), jnp.float32)
-        marked[TAP] = {"mark": mark, **carried.get(folder, {})}
-    return marked
+    if any(not isinstance(value, Mapping) for value in params.values()):
+        marked[TAP] = {"mark": Mark(folder, run), **carried.get(folder, {})}
+    return type(params)(marked)
 
 
-def stack_depth(whole: tuple[int, ...], part: tuple[int, ...]) -> int | None:
-    """Return how many leading axes were sliced off, None where others were."""
-    depth = len(whole) - len(part)
-    return depth if depth >= 0 and whole[depth:] == part else None
-
-
-def survey(
-    loss: PerExampleLoss, params: Params, batch: Batch, wanted: Iterable[str]
-) -> Survey:
-    """Return who sees the ``wanted`` leaves, from two traces of the loss.
-
-    Raises:
-      ValueError: The loss does not return one number an example.
-    """
-    size = example_count(batch)
-    shape = jax.eval_shape(loss, params, batch).shape
-    if shape != (size,):
-        raise ValueError(
-            f"loss returns shape {shape}: it must return one number an example, "
-            f"float32[{size}]; wrap a loss of one example by "
-            f"jaxunlearn.gradients.per_example_loss"
+def refuse_own_statistics(
+    module: nn.Module, method: str, args: tuple, kwargs: Mapping[str, Any]
+) -> None:
+    """Refuse a normalisation over the examples of the batch."""
+    if not isinstance(module, nn.BatchNorm) or method != "__call__":
+        return
+    given = kwargs.get("use_running_average", args[1] if len(args) > 1 else None)
+    if not (module.use_running_average if given is None else given):
+        raise OwnStatistics(
+            f"{'/'.join(module.path)}: batch normalisation by the batch's own "
+            f"statistics makes an example's loss depend on the others, so it has "
+            f"no gradient of its own: call the model with use_running_average=True"
         )
-    sites: dict[str, Site] = {}
-    modules: list[str] = []
+
+
+def traced(loss: PerExampleLoss, params: Params, batch: Batch) -> tuple[tuple, bool]:
+    """Return the shape of the losses, and whether a Linen network was seen at work."""
+    modules: list[nn.Module] = []
 
     def note(next_fun, args, kwargs, context):
-        modules.append(type(context.module).__name__)
+        modules.append(context.module)
+        refuse_own_statistics(context.module, context.method_name, args, kwargs)
         return next_fun(*args, **kwargs)
 
-    def probe(call: Call, forward: Callable) -> jax.Array:
-        output = forward()
-        arrays, head = shapes_of(call.reading.inputs), shapes_of(call.head)
-        site = Site(
-            call.leaves,
-            call.depth,
-            Reading(arrays, call.reading.products),
-            jax.ShapeDtypeStruct(output.shape, output.dtype),
-            head,
-        )
-        sites[call.site] = site
-
-        def tapped_here(y):
-            return y
-
-        tapped_here.__name__ = f"{TAP}:{call.site}"
-        return jax.jit(tapped_here)(output)
-
-    def uncut(call: Call, forward: Callable) -> jax.Array:
-        return forward()
-
-    try:
-        with nn.intercept_methods(note):
-            traced = jax.make_jaxpr(lambda p: listen(loss, p, batch, probe, {}))(params)
-    except (TypeError, ValueError, KeyError) as error:
-        # The loss handles the tree itself and meets the marks in it.
-        if not marks_disturb(loss, params, batch, uncut):
-            raise
-        warn(tuple(wanted), f"the loss does not take a tree with more in it ({error})")
-        return Survey({}, tuple(wanted))
-    visits = visits_of(traced.jaxpr)
-    # Each visit must lie in as many loops as slice the layer's parameters: else the
-    # same slot would be seen several times.
-    sites = {
-        name: site for name, site in sites.items() if visits.get(name) == [site.depth]
-    }
-    tapped = {leaf for site in sites.values() for leaf in site.leaves.values()}
-    tapped &= set(wanted)
-    tapped -= set(seen_elsewhere(loss, params, batch, sites, sorted(tapped)))
-    # A head stays a site even if nothing is left there: its gradient is cheaper so.
-    sites = {
-        name: site._replace(
-            leaves={k: leaf for k, leaf in site.leaves.items() if leaf in tapped}
-        )
-        for name, site in sites.items()
-        if tapped and (site.head or tapped & set(site.leaves.values()))
-    }
-    untapped = tuple(name for name in wanted if name not in tapped)
-    if untapped and modules:
-        warn(untapped, "they are used outside Linen's standard layers, or repeatedly")
-    return Survey(sites, untapped)
-
-
-def warn(leaves: tuple[str, ...], why: str) -> None:
-    """Say that leaves take the slow way."""
-    named = ", ".join(leaves[:5]) + (", ..." if len(leaves) > 5 else "")
-    warnings.warn(
-        f"no taps on {len(leaves)} of the parameters ({named}): {why}. Their gradients "
-        f"come from vmap(grad), example by example: right, but slower",
-        UntappedWarning,
-        stacklevel=2,
-    )
-
-
-def marks_disturb(loss, params, batch, visit) -> bool:
-    """Tell whether the loss fails because of the marks alone."""
-    jax.eval_shape(loss, params, batch)
-    try:
-        jax.eval_shape(lambda p: listen(loss, p, batch, visit, {}), params)
-    except (TypeError, ValueError, KeyError):
-        return True
-    return False
-
-
-def shapes_of(arrays: Any) -> Any:
-    """Return the shapes of a tree of arrays."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), x.dtype), arrays)
-
-
-def visits_of(jaxpr: Any, loops: int = 0) -> dict[str, list[int]]:
-    """Return each site's visits, each as the number of loops it lies in.
-
-    Dead code does not count: ``nn.scan`` traces its body once more than it runs it.
-    """
-    found: dict[str, list[int]] = {}
-    alive = {id(x) for x in jaxpr.outvars}
-    for equation in reversed(jaxpr.eqns):
-        if not alive & {id(x) for x in equation.outvars}:
-            continue
-        alive |= {id(x) for x in equation.invars}
-        name = str(equation.params.get("name", ""))
-        if name.startswith(f"{TAP}:"):
-            found.setdefault(name.removeprefix(f"{TAP}:"), []).append(loops)
-            continue
-        inside = loops + (equation.primitive.name in ("scan", "while"))
-        for value in jax.tree.leaves(
-            list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")
-        ):
-            inner = getattr(value, "jaxpr", value)
-            if hasattr(inner, "eqns"):
-                for site, depths in visits_of(inner, inside).items():
-                    found.setdefault(site, []).extend(depths)
-    return found
-
-
-def seen_elsewhere(
-    loss: PerExampleLoss, params: Params, batch: Batch, sites: dict, leaves: list[str]
-) -> list[str]:
-    """Return those ``leaves`` that reach the loss other than through the ``sites``.
-
-    Every site's output is cut from its parameters; the loss's tangent with respect to
-    a leaf is then symbolically zero unless the leaf is used elsewhere.
-    """
-
-    def cut(call: Call, forward: Callable) -> jax.Array:
-        output = forward()
-        if call.site not in sites:
-            return output
-        # Still a function of its inputs, through which other parameters may act.
-        inputs = [
-            jnp.sum(x)
-            for x in jax.tree.leaves(call.reading.inputs)
-            if jnp.issubdtype(x.dtype, jnp.floating)
-        ]
-        kept = sum(inputs, start=jnp.float32(0)).astype(output.dtype)
-        return jax.lax.stop_gradient(output) + jnp.zeros_like(output) * kept
-
-    def reaches(names: list[str]) -> bool:
-        answer: list[bool] = []
-
-        @jax.custom_jvp
-        def notice(x):
-            return x
-
-        def rule(primals, tangents):
-            answer.append(not isinstance(tangents[0], SymbolicZero))
-            return primals[0], jnp.zeros_like(primals[0])
-
-        notice.defjvp(rule, symbolic_zeros=True)
-        everything = dict(tree.named_leaves(params))
-
-        def of_leaves(chosen: dict) -> jax.Array:
-            flat = everything | chosen
-            structure = jax.tree.structure(params)
-            whole = jax.tree.unflatten(structure, [flat[n] for n in everything])
-            return notice(listen(loss, whole, batch, cut, {}))
-
-        chosen = {name: everything[name] for name in names}
-        jax.eval_shape(lambda c: jax.jvp(of_leaves, (c,), (c,)), chosen)
-        return any(answer)
-
-    if not leaves or not reaches(leaves):
-        return []
-    if len(leaves) == 1:
-        return leaves
-    half = len(leaves) // 2
-    return [
-        name
-        for part in (leaves[:half], leaves[half:])
-        for name in seen_elsewhere(loss, params, batch, sites, part)
-    ]
+    with nn.intercept_methods(note):
+        # A new function, for the trace of one that is remembered meets no module.
+        shape = jax.eval_shape(lambda p, b: loss(p, b), params, batch).shape
+    return shape, bool(modules)

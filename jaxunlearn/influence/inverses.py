@@ -199,6 +199,7 @@ def kronecker_factors(work: Work, fit: Callable) -> KroneckerFactors:
         work.params,
         work.train,
         layers=work.layers,
+        state_path=None if work.state is None else work.state / "factors",
         progress=work.progress,
     )
 

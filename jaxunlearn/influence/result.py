@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -32,6 +33,10 @@ class InfluenceScores:
       by_token: float32[Q,n,T], each training token's part; None if not asked for.
       groups: Group -> the sum over its training examples, float32[Q]; None without.
       sign: How to read the sign.
+      provenance: What the scores were made from (hashes, files, versions), where the
+        caller noted it.
+      directions: Leaf name -> float32[Q,...], of which the scores are the products with
+        the training gradients; None if not asked for. Not in the file.
     """
 
     scores: np.ndarray
@@ -45,6 +50,8 @@ class InfluenceScores:
     by_token: np.ndarray | None = None
     groups: dict[str, np.ndarray] | None = None
     sign: str = SIGN
+    provenance: dict[str, Any] | None = None
+    directions: dict[str, Any] | None = None
 
 
 def save_scores(path: Path | str, found: InfluenceScores) -> None:
@@ -52,7 +59,7 @@ def save_scores(path: Path | str, found: InfluenceScores) -> None:
 
     Its arrays: ``scores``, ``index``, ``by_token`` where present, ``layer:<name>`` and
     ``group:<name>``, and ``description``, a JSON text with ``format``, ``method``,
-    ``coverage``, ``curvature``, ``damping``, ``notes`` and ``sign``.
+    ``coverage``, ``curvature``, ``damping``, ``notes``, ``sign`` and ``provenance``.
     """
     path = Path(path)
     if path.suffix != ".npz":
@@ -65,6 +72,7 @@ def save_scores(path: Path | str, found: InfluenceScores) -> None:
         "damping": found.damping,
         "notes": list(found.notes),
         "sign": found.sign,
+        "provenance": found.provenance,
     }
     arrays = {"scores": found.scores, "index": found.index}
     if found.by_token is not None:
@@ -92,10 +100,10 @@ def load_scores(path: Path | str) -> InfluenceScores:
     if not path.is_file():
         raise FileNotFoundError(f"scores={path}: no such file")
     try:
-        with np.load(path) as file:
+        with path.open("rb") as opened, np.load(opened) as file:
             arrays = {name: file[name] for name in file.files}
         description = json.loads(str(arrays.pop("description")))
-    except (KeyError, ValueError, OSError, EOFError) as error:
+    except (KeyError, ValueError, OSError, EOFError, BadZipFile) as error:
         raise ValueError(f"{path} is no file of influence scores: {error}") from error
     if description["format"] > FORMAT:
         raise ValueError(
@@ -123,4 +131,5 @@ def load_scores(path: Path | str) -> InfluenceScores:
         by_token=arrays.get("by_token"),
         groups=parts("group"),
         sign=description["sign"],
+        provenance=description.get("provenance"),
     )

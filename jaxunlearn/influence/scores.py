@@ -21,6 +21,7 @@ Everything is positive for a proponent: training on i lowered the loss of q.
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -44,6 +45,12 @@ from jaxunlearn.influence.activations import activation_scores
 from jaxunlearn.influence.inverses import INVERSES, Inverted
 from jaxunlearn.influence.projected import projected_scores
 from jaxunlearn.influence.result import InfluenceScores
+from jaxunlearn.influence.resume import (
+    fingerprint_of,
+    kept_directions,
+    open_state,
+    swept,
+)
 from jaxunlearn.influence.source import (
     Segment,
     kronecker_eigenbasis,
@@ -85,6 +92,8 @@ def scores(
     groups: Sequence[Any] | None = None,
     key: jax.Array | None = None,
     progress: Callable[[int, int], None] | None = None,
+    state: Path | str | None = None,
+    keep_directions: bool = False,
 ) -> InfluenceScores:
     """Return the influence of every training example on every query.
 
@@ -116,21 +125,24 @@ def scores(
       by_token: Also each training token's part.
       groups: A label for each training example, whose scores are also summed by it.
       key: Of the random methods.
-      progress: Called with (done, in all).
+      progress: Called with (done, in all), anew for each stage of the work.
+      state: A directory in which finished parts are kept: the same call, killed and
+        made again, goes on after them and gives the same scores. That of another
+        model, data or options is refused; the losses are not compared. It is the
+        caller's to delete once the scores are safe. Not for ``trak``, ``logra``
+        (``build_index`` resumes), ``source``, ``unrolled`` and activations.
+      keep_directions: Also return the directions whose products with the training
+        gradients the scores are, for ``token_contributions`` of chosen examples.
 
     Returns:
       Scores with coverage, damping, sign and what the solvers noted.
 
     Raises:
       ValueError: An option is unknown or does not go with the method; there is no
-        example; parameters are not finite. Before anything is computed.
+        example; parameters are not finite; ``state`` is of another run. Before
+        anything is computed.
     """
-    name = method.removeprefix("influence_")
-    name = {"arnoldi": "lanczos", "magic": "unrolled", "identity": "gradient_dot"}.get(
-        name, name
-    )
-    if name not in METHODS:
-        raise ValueError(f"method={method!r}: one of {', '.join(METHODS)}")
+    name = method_name(method)
     if aggregate not in (None, "sum", "mean"):
         raise ValueError(f'aggregate={aggregate!r}: "sum", "mean" or None')
     if (by_layer or by_token) and name not in (*INVERSES, "gradient_dot"):
@@ -142,6 +154,15 @@ def scores(
         raise ValueError(
             f"query={'None' if query is None else 'given'}: method={method!r} "
             f"{'needs one' if query is None else 'takes none, give None'}"
+        )
+    if state is not None and name not in RESUMABLE:
+        raise ValueError(
+            f"state={str(state)!r}: method={method!r} keeps no parts; give None"
+        )
+    if keep_directions and name not in DIRECTED:
+        raise ValueError(
+            f"keep_directions goes with {', '.join(DIRECTED)}, not with "
+            f"method={method!r}, whose scores are no products with fixed directions"
         )
     broken = tree.non_finite_leaves(params)
     if broken:
@@ -174,8 +195,12 @@ def scores(
         max_steps=max_steps,
         key=key,
         progress=progress,
+        state=None if state is None else Path(state),
     )
     covered = work.selected  # raises on an expression that matches nothing
+    if work.state is not None:
+        asked = {"aggregate": aggregate, "by_layer": by_layer, "by_token": by_token}
+        open_state(work.state, fingerprint_of(work, method=name, **asked))
     found = METHODS[name](work, Parts(aggregate, by_layer, by_token))
     index = [b.get("index", np.full(example_count(b), -1)) for b in batches]
     index = np.concatenate(index)[real].astype(np.int64)
@@ -195,12 +220,31 @@ def scores(
         index=index if (index >= 0).all() else np.arange(len(index)),
         by_layer=found.by_layer,
         by_token=found.by_token,
+        directions=found.directions if keep_directions else None,
     )
     if groups is None:
         return result
     labels = np.asarray([str(group) for group in groups])
     sums = {g: result.scores[:, labels == g].sum(axis=1) for g in np.unique(labels)}
     return dataclasses.replace(result, groups={str(k): v for k, v in sums.items()})
+
+
+def method_name(method: str) -> str:
+    """Return a method's name in ``METHODS``.
+
+    Raises:
+      ValueError: There is no such method.
+
+    >>> method_name("influence_ekfac"), method_name("magic")
+    ('ekfac', 'unrolled')
+    """
+    name = method.removeprefix("influence_")
+    name = {"arnoldi": "lanczos", "magic": "unrolled", "identity": "gradient_dot"}.get(
+        name, name
+    )
+    if name not in METHODS:
+        raise ValueError(f"method={method!r}: one of {', '.join(METHODS)}")
+    return name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,6 +268,7 @@ class Found:
     by_token: np.ndarray | None = None
     checkpoints: int = 1
     layers: bool = True  # whether the scores are of parameters at all
+    directions: dict[str, jax.Array] | None = None
 
 
 def query_gradients(work: Work, params: Params, parts: Parts) -> Params:
@@ -248,47 +293,70 @@ def aggregated(scores: np.ndarray, parts: Parts) -> np.ndarray:
 
 def by_directions(work: Work, inverted: Inverted, parts: Parts) -> Found:
     """Return the products of the directions with all training gradients."""
-    given = (work.loss, work.params, work.train, inverted.directions)
-    layers, tokens = None, None
-    if parts.by_layer:
-        layers = {
-            name: np.asarray(part)[:, work.real]
-            for name, part in leaf_products(*given, layers=work.layers).items()
-        }
-        scores = np.sum(list(layers.values()), axis=0)
+    directions = dict(tree.named_leaves(inverted.directions))
+
+    def sweep(product: Callable, name: str) -> Any:
+        def of_batches(batches: list[Batch]) -> Any:
+            given = (work.loss, work.params, batches, directions)
+            return product(*given, layers=work.layers)
+
+        found = swept(work, of_batches, name, axis=1)
+        return jax.tree.map(lambda x: x[:, work.real], found)
+
+    layers = sweep(leaf_products, "layers") if parts.by_layer else None
+    if layers is None:
+        scores = sweep(products_with, "products")
     else:
-        scores = np.asarray(products_with(*given, layers=work.layers))[:, work.real]
-    if parts.by_token:
-        tokens = token_contributions(*given, layers=work.layers)
-        tokens = np.asarray(tokens)[:, work.real]
+        scores = np.sum(list(layers.values()), axis=0)
     return Found(
         scores,
         inverted.curvature,
         inverted.damping,
         inverted.notes,
         layers,
-        tokens,
+        sweep(token_contributions, "tokens") if parts.by_token else None,
+        directions=directions,
     )
 
 
 def gradient_dot(work: Work, parts: Parts) -> Found:
     """Plain gradient products."""
     gradients = query_gradients(work, work.params, parts)
-    if parts.aggregate and not (parts.by_layer or parts.by_token):
-        direction = jax.tree.map(lambda x: x[0], inverses.whole(work, gradients))
-        found = directional_scores(work.loss, work.params, work.train, direction)
-        return Found(np.asarray(found)[None, work.real])
-    return by_directions(work, Inverted(gradients, "none", None), parts)
+    if not parts.aggregate or parts.by_layer or parts.by_token:
+        return by_directions(work, Inverted(gradients, "none", None), parts)
+    direction = jax.tree.map(lambda x: x[0], inverses.whole(work, gradients))
+    found = swept(
+        work,
+        lambda batches: directional_scores(work.loss, work.params, batches, direction),
+        "products",
+    )
+    directions = dict(tree.named_leaves(gradients))
+    return Found(found[None, work.real], directions=directions)
 
 
 def by_inverse(name: str) -> Callable[[Work, Parts], Found]:
     """Return influence functions with one of the inverses."""
 
     def score(work: Work, parts: Parts) -> Found:
-        gradients = query_gradients(work, work.params, parts)
-        return by_directions(work, INVERSES[name](work, gradients), parts)
+        def invert() -> Inverted:
+            gradients = query_gradients(work, work.params, parts)
+            return INVERSES[name](work, gradients)
+
+        return by_directions(work, kept_directions(work, invert), parts)
 
     return score
+
+
+def example_norms(work: Work) -> np.ndarray:
+    """Return the norm of each training example's gradient, float32[n]."""
+    norms = swept(
+        work,
+        lambda batches: per_example_norms(
+            work.loss, work.params, batches, layers=work.layers
+        ),
+        "norms",
+    )
+    return norms[work.real]
 
 
 def cosine(work: Work, parts: Parts) -> Found:
@@ -296,11 +364,9 @@ def cosine(work: Work, parts: Parts) -> Found:
     gradients = query_gradients(work, work.params, parts)
     found = by_directions(work, Inverted(gradients, "none", None), Parts(None, 0, 0))
     lengths = np.asarray(jax.vmap(tree.norm)(gradients))
-    own = np.asarray(
-        per_example_norms(work.loss, work.params, work.train, layers=work.layers)
-    )[work.real]
-    both = np.outer(lengths, own)
-    return Found(np.where(both > 0, found.scores / np.where(both > 0, both, 1), 0.0))
+    both = np.outer(lengths, example_norms(work))
+    scores = np.where(both > 0, found.scores / np.where(both > 0, both, 1), 0.0)
+    return dataclasses.replace(found, scores=scores)
 
 
 def tracin(work: Work, parts: Parts) -> Found:
@@ -310,10 +376,16 @@ def tracin(work: Work, parts: Parts) -> Found:
     for done, point in enumerate(points):
         params = tree.cast(point.params, jnp.float32)
         gradients = query_gradients(work, params, parts)
-        found = products_with(
-            work.loss, params, work.train, gradients, layers=work.layers
-        )
-        total = total + point.learning_rate * np.asarray(found)[:, work.real]
+
+        def of_batches(
+            batches: list[Batch], params: Any = params, gradients: Any = gradients
+        ) -> jax.Array:
+            return products_with(
+                work.loss, params, batches, gradients, layers=work.layers
+            )
+
+        found = swept(work, of_batches, f"checkpoint{done}", axis=1)
+        total = total + point.learning_rate * found[:, work.real]
         if work.progress is not None:
             work.progress(done + 1, len(points))
     return Found(total, checkpoints=len(points))
@@ -324,10 +396,7 @@ def moved_norms(work: Work) -> tuple[np.ndarray, np.ndarray, Any, str, Any]:
     if work.inverse not in ("ekfac", "identity"):
         raise ValueError(f'inverse={work.inverse!r}: "ekfac" or "identity"')
     if work.inverse == "identity":
-        norms = per_example_norms(
-            work.loss, work.params, work.train, layers=work.layers
-        )
-        norms = np.asarray(norms)[work.real]
+        norms = example_norms(work)
         return norms, norms**2, None, "none", None
     factors = inverses.kronecker_factors(work, fit_ekfac)
     rule = inverses.MEAN_EIGENVALUE if work.damping is None else work.damping
@@ -339,8 +408,14 @@ def moved_norms(work: Work) -> tuple[np.ndarray, np.ndarray, Any, str, Any]:
         return jax.vmap(tree.norm)(moved), jax.vmap(tree.vdot)(own, moved)
 
     compiled = jax.jit(of_batch)
-    parts = [jax.device_get(compiled(work.params, factors, b)) for b in work.train]
-    norms, selves = (np.concatenate(x)[work.real] for x in zip(*parts, strict=True))
+
+    def of_batches(batches: list[Batch]) -> dict[str, np.ndarray]:
+        parts = [jax.device_get(compiled(work.params, factors, b)) for b in batches]
+        norms, selves = (np.concatenate(x) for x in zip(*parts, strict=True))
+        return {"norms": norms, "selves": selves}
+
+    found = swept(work, of_batches, "moved")
+    norms, selves = found["norms"][work.real], found["selves"][work.real]
     damping = inverses.told_damping(factors, rule)
     return norms, selves, factors, "fisher, ekfac", damping
 
@@ -461,3 +536,15 @@ METHODS: dict[str, Callable[[Work, Parts], Found]] = {
     "act_grad": by_activations("act_grad"),
 }
 """The named table of methods."""
+
+DIRECTED = (
+    "gradient_dot",
+    "cosine",
+    "relatif",
+    *(n for n in INVERSES if n != "identity"),
+)
+"""Methods whose scores are products of one direction a query with all gradients, each
+over a number of the training example's own (cosine, relatif)."""
+
+RESUMABLE = (*DIRECTED, "tracin", "self_influence")
+"""Methods that keep finished parts in ``state``."""

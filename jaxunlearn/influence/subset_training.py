@@ -37,7 +37,7 @@ def random_subsets(
             f"least 1 and less than all"
         )
     draws = np.random.default_rng(seed).random((count, examples))
-    return np.argsort(np.argsort(draws, axis=1), axis=1) < size
+    return np.argsort(draws, axis=1) < size
 
 
 def train_subsets(

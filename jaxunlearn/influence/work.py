@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -71,6 +72,7 @@ class Work:
     max_steps: int
     key: jax.Array | None
     progress: Callable[[int, int], None] | None
+    state: Path | None = None  # where finished parts are kept
 
     @property
     def selected(self) -> int:

@@ -1,0 +1,198 @@
+"""What influence is computed from: a model directory and files, checked and loaded."""
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxunlearn.commands.console import console, stages_bar
+from jaxunlearn.data import (
+    Batches,
+    batches,
+    check_tokenizer,
+    load_tokenizer,
+    read_records,
+)
+from jaxunlearn.provenance import data_hash, params_hash, versions
+
+
+class Inputs(NamedTuple):
+    """A model, and training and query data in batches."""
+
+    model: Any
+    params: Any
+    tokenizer: Any
+    directory: Path  # of the model
+    run: Path | None  # the run that trained it, where there is one
+    train_records: list[dict]
+    train: Batches
+    query_records: list[dict]
+    query: Batches | None
+
+
+def prepare(
+    *,
+    model: str,
+    train: str,
+    query: str | None,
+    layers: str | None,
+    batch_size: int,
+    max_length: int | None,
+) -> Inputs:
+    """Read and check everything; the weights last, because they take longest.
+
+    Raises:
+      FileNotFoundError: A file is missing.
+      ValueError: A file is empty or damaged, the tokenizer is not the model's,
+        ``layers`` matches nothing, an option is out of range, weights are not finite.
+    """
+    from jaxunlearn import tree
+    from jaxunlearn.models import GPT2, load_config, load_pretrained
+    from jaxunlearn.models.huggingface import parameter_shapes
+
+    directory, run = model_directory(model)
+    config = load_config(directory)
+    at_least("batch-size", batch_size, 1)
+    if max_length is not None and not 2 <= max_length <= config.n_positions:
+        raise ValueError(
+            f"--max-length {max_length}: must be 2 to {config.n_positions}, the "
+            f"positions that the model has"
+        )
+    if layers is not None:
+        tree.select(parameter_shapes(GPT2(config)), layers)
+    tokenizer = load_tokenizer(directory)
+    check_tokenizer(tokenizer, config.vocab_size)
+
+    def batched(records: list[dict]) -> Batches:
+        return batches(
+            records,
+            tokenizer,
+            batch_size=min(batch_size, len(records)),
+            max_length=max_length or config.n_positions,
+        )
+
+    train_records = read_records(train)
+    query_records = [] if query is None else read_records(query)
+    train_batches = batched(train_records)
+    query_batches = batched(query_records) if query_records else None
+    network, params = load_pretrained(directory)
+    return Inputs(
+        network,
+        params,
+        tokenizer,
+        directory,
+        run,
+        train_records,
+        train_batches,
+        query_records,
+        query_batches,
+    )
+
+
+def model_directory(model: str) -> tuple[Path, Path | None]:
+    """Return where the model's files are, and the training run that they are of.
+
+    ``model`` is a Hugging Face directory; that of a run, which has one as ``model/``;
+    or a name on the hub.
+    """
+    directory = Path(model)
+    if (directory / "run.json").is_file():
+        if not (directory / "model" / "config.json").is_file():
+            raise FileNotFoundError(
+                f"--model {model} is a training run without model/: finish it with "
+                f"the same `jaxunlearn train` command"
+            )
+        return directory / "model", directory
+    if not directory.exists() and (directory.is_absolute() or model.startswith(".")):
+        raise FileNotFoundError(f"--model {model}: no such directory")
+    beside = directory.name == "model" and (directory.parent / "run.json").is_file()
+    return directory, directory.parent if beside else None
+
+
+def check_output(option: str, path: Path | None, suffix: str) -> None:
+    """Refuse a file that could not be written once the work is done."""
+    if path is None:
+        return
+    if path.suffix != suffix:
+        raise ValueError(f"--{option} {path}: must end in {suffix}")
+    if path.is_dir():
+        raise ValueError(f"--{option} {path} is a directory: name a file")
+    check_writable(option, path.parent)
+
+
+def check_writable(option: str, folder: Path) -> None:
+    """Make a folder, or say that nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--{option}: no folder {folder}: {error}") from error
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"--{option}: the folder {folder} is not writable")
+
+
+def at_least(option: str, value: float | None, low: float) -> None:
+    """Refuse a number that is too small, or none."""
+    if value is not None and not (math.isfinite(value) and value >= low):
+        raise ValueError(f"--{option} {value}: must be at least {low}")
+
+
+def provenance_of(
+    inputs: Inputs, files: dict[str, str | None], options: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what the scores are made from: files, hashes, options, versions."""
+    found = {**files, "model_sha256": params_hash(inputs.params)}
+    found["train_sha256"] = data_hash(inputs.train_records)
+    if inputs.query_records:
+        found["query_sha256"] = data_hash(inputs.query_records)
+    return {**found, "options": options, "versions": versions()}
+
+
+def replayed_checkpoints(inputs: Inputs, run_directory: Path) -> Sequence[Any]:
+    """Return the run's parameters after each epoch, by training it again.
+
+    Each has the mean learning rate of its epoch's steps. A run directory keeps its
+    latest states alone, so these are computed anew, to the identical trajectory.
+
+    Raises:
+      ValueError: The model is not the one that its run gives.
+    """
+    import jax
+    import numpy as np
+
+    from jaxunlearn import training, tree
+    from jaxunlearn.influence import Checkpoint
+    from jaxunlearn.training.recipe import learning_rate, steps_per_epoch
+
+    run = training.open_run(run_directory)
+    steps = steps_per_epoch(run.recipe, len(run.data.examples))
+    total = steps * run.recipe.epochs
+    kept: list[Any] = []
+
+    def keep(params: Any) -> dict:
+        kept.append(jax.device_get(params))
+        return {}
+
+    with stages_bar("Replaying the training run") as update:
+        training.train(
+            run.model,
+            run.start,
+            run.data,
+            run.recipe,
+            pad_id=run.pad_id,
+            evaluate=keep,
+            on_step=lambda p: update(p.step, total),
+        )
+    difference = tree.norm(tree.subtract(kept[-1], inputs.params))
+    share = float(difference / tree.norm(inputs.params))
+    if not share < 1e-2:
+        raise ValueError(
+            f"{inputs.directory} is not the model that the run {run_directory} gives "
+            f"(its parameters are off by {share:.1%}): tracin needs the run's own model"
+        )
+    rates = np.asarray([learning_rate(run.recipe, total)(s) for s in range(total)])
+    console.print(f"TracIn over the {len(kept) - 1} epochs of {run_directory}.")
+    return [
+        Checkpoint(params, float(rates[i * steps : (i + 1) * steps].mean()))
+        for i, params in enumerate(kept[1:])
+    ]
