@@ -1,9 +1,10 @@
 """Remove the influence of chosen training examples from a trained JAX/Flax model.
 
-Rooms: :mod:`~jaxunlearn.data`, :mod:`~jaxunlearn.models`, :mod:`~jaxunlearn.gradients`,
-:mod:`~jaxunlearn.training`, :mod:`~jaxunlearn.influence`,
-:mod:`~jaxunlearn.unlearning`, :mod:`~jaxunlearn.report`, and :mod:`~jaxunlearn.tree` for
-parameter trees. They are imported when first used.
+Rooms: :mod:`~jaxunlearn.data`, :mod:`~jaxunlearn.models`,
+:mod:`~jaxunlearn.gradients`, :mod:`~jaxunlearn.training`,
+:mod:`~jaxunlearn.influence`, :mod:`~jaxunlearn.unlearning`,
+:mod:`~jaxunlearn.report`, and :mod:`~jaxunlearn.tree` for parameter trees. They are
+imported when first used.
 """
 
 import importlib

@@ -93,7 +93,6 @@ def render_influence_page(
         strongest=strongest_tokens,
         signed=signed,
         visible=visible,
-        line=lambda text: " ".join(text.split())[:80],
     )
     examples = [e for q in queries for e in (*q.proponents, *q.opponents)]
     return environment.get_template("influence_page.html.jinja").render(

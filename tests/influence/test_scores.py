@@ -96,9 +96,10 @@ def test_hessian_is_another_curvature():
 
 def test_default_damping_is_a_tenth_of_the_mean_eigenvalue():
     found = scored("cg")
-    assert found.damping == pytest.approx(0.1 * np.trace(FISHER) / (WIDTH + 1), rel=1e-5)
+    mean = np.trace(FISHER) / (WIDTH + 1)
+    assert found.damping == pytest.approx(0.1 * mean, rel=1e-5)
     share = scored("woodbury", damping=Damping("mean_eigenvalue", 0.5))
-    assert share.damping == pytest.approx(0.5 * np.trace(FISHER) / (WIDTH + 1), rel=1e-5)
+    assert share.damping == pytest.approx(0.5 * mean, rel=1e-5)
 
 
 def test_ekfac_of_a_layer_without_taps_is_its_diagonal():
@@ -186,9 +187,7 @@ def test_chosen_layers():
     close(found.scores, Q[:, 1:] @ inverse @ G[:, 1:].T, 256)
     assert found.coverage["parameters"] == WIDTH
     found = scored("cg", damping=DAMPING, layers="^w$", tolerance=1e-6)
-    np.testing.assert_allclose(
-        found.scores, Q[:, 1:] @ inverse @ G[:, 1:].T, atol=1e-4
-    )
+    np.testing.assert_allclose(found.scores, Q[:, 1:] @ inverse @ G[:, 1:].T, atol=1e-4)
 
 
 @pytest.mark.parametrize("method", ["gradient_dot", "woodbury", "logra"])
@@ -199,9 +198,7 @@ def test_batches_and_padding_change_nothing(method):
     padded["index"][TRAIN:] = -1
     padded["weight"] = (padded["index"] >= 0).astype(np.float32)
     parts = [{k: v[i : i + 6] for k, v in padded.items()} for i in (0, 6)]
-    found = influence.scores(
-        loss, PARAMS, parts, QUERY, method=method, damping=DAMPING
-    )
+    found = influence.scores(loss, PARAMS, parts, QUERY, method=method, damping=DAMPING)
     close(found.scores, whole)
     np.testing.assert_array_equal(found.index, np.arange(TRAIN))
 
