@@ -241,7 +241,7 @@ def backward_pass(
         if call.site not in plans:
             return forward()
         if call.head is not None:
-            return tap_head(plans[call.site], call, own(call.site))
+            return tap_head(plans[call.site], call, call.head, own(call.site))
         return tap_layer(plans[call.site], call, own(call.site), forward())
 
     def own(name: str) -> dict:
@@ -307,17 +307,18 @@ def plan(site: Site, prepared: Prepared, statistic: Statistic | None) -> Plan:
         for parameter, leaf in site.leaves.items()
         if statistic is not None and (statistic.linear or prepared.places[leaf] == 1)
     ]
+    left = statistic or Statistic(lambda *_: {}, linear=True, summed=False)
 
     def leave(
         products: Mapping, weight: jax.Array, extra: Mapping, layer: jax.Array
     ) -> dict:
         return {
-            parameter: statistic.of(
+            parameter: left.of(
                 (products[parameter],),
                 weight,
                 prepared.views[site.leaves[parameter]].rows,
                 # Taken here, so that one layer's part exists at a time.
-                of_layer(extra[parameter], layer, stack=stack, lead=statistic.lead),
+                of_layer(extra[parameter], layer, stack=stack, lead=left.lead),
             )
             for parameter in direct
         }
@@ -408,13 +409,13 @@ def tap_layer(plan: Plan, call: Call, extra: dict, output: jax.Array) -> jax.Arr
     )
 
 
-def tap_head(plan: Plan, call: Call, extra: dict) -> jax.Array:
+def tap_head(plan: Plan, call: Call, head: tuple, extra: dict) -> jax.Array:
     """Return the losses of a language model's head, as :func:`tap_layer` does.
 
     The gradient of the logits is V numbers a token: it is formed for a few examples at
     a time, from logits that are kept only where all of them fit in ``HEAD_BYTES``.
     """
-    hidden, embedding, labels = call.head
+    hidden, embedding, labels = head
     group, whole = head_group(hidden, embedding)
 
     @jax.custom_vjp

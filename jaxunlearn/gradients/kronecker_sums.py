@@ -185,7 +185,7 @@ def over_stack(matrix: Matrix, function: Callable, *arrays: Any) -> Any:
     return jax.tree.map(back, found)
 
 
-def first_batch(batch: Batch | Iterable[Batch]) -> Batch:
+def first_batch(batch: Batch | Iterable[Any]) -> Batch:
     """Return the first batch.
 
     Raises:
@@ -196,7 +196,9 @@ def first_batch(batch: Batch | Iterable[Batch]) -> Batch:
             "batches are read several times, but were given as an iterator that ends: "
             "give a list, or an object whose __iter__ starts anew"
         )
-    for first in [batch] if isinstance(batch, Mapping) else batch:
+    if isinstance(batch, Mapping):
+        return batch
+    for first in batch:
         return first
     raise ValueError("batches holds no batch: there is nothing to fit to")
 

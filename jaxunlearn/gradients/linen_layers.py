@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxunlearn.gradients.outer_products import OuterProducts
-from jaxunlearn.models.cross_entropy import OutputHead
 
 
 class Reading(NamedTuple):
@@ -175,11 +174,6 @@ def normalisation(
     return Reading((x, state), products)
 
 
-def head_logits(module: OutputHead, hidden: jax.Array, _: jax.Array) -> Reading:
-    """The output head of a language model, as logits."""
-    return attend(module, hidden)
-
-
 LAYERS: dict[tuple[type, str], Callable[..., Reading | None]] = {
     (nn.Dense, "__call__"): dense,
     (nn.DenseGeneral, "__call__"): dense_general,
@@ -191,5 +185,4 @@ LAYERS: dict[tuple[type, str], Callable[..., Reading | None]] = {
     (nn.GroupNorm, "__call__"): normalisation,
     (nn.InstanceNorm, "__call__"): normalisation,
     (nn.BatchNorm, "__call__"): normalisation,
-    (OutputHead, "logits"): head_logits,
 }

@@ -88,21 +88,22 @@ def listen(
     def interceptor(next_fun, args, kwargs, context):
         module, method = context.module, context.method_name
         refuse_own_statistics(module, method, args, kwargs)
-        if not args or jnp.ndim(args[0]) == 0:
+        head = isinstance(module, OutputHead) and method in ("logits", "losses")
+        read = LAYERS.get((type(module), method))
+        if not (head or read) or not args or jnp.ndim(args[0]) == 0:
             return next_fun(*args, **kwargs)
         first, rest = args[0], args[1:]
-        if isinstance(module, OutputHead) and method in ("logits", "losses") and rest:
+        if head and rest:
             leaf = identity.get(id(rest[0]))
             folder = "" if leaf is None else leaf.rpartition("/")[0]
             site = f"{folder}.{method}"
             if leaf is None or len(first) != size or not wanted(site):
                 return next_fun(*args, **kwargs)
             here = carried.get(folder, {}).get(method, {})
-            head = args if method == "losses" else None
+            whole = args if method == "losses" else None
             reading = attend(module, first)
-            call = Call(site, {leaf: rest[0]}, reading, False, here, head)
+            call = Call(site, {leaf: rest[0]}, reading, False, here, whole)
             return visit(call, lambda: next_fun(*args, **kwargs))
-        read = LAYERS.get((type(module), method))
         if read is None or not module.has_variable("params", TAP):
             return next_fun(*args, **kwargs)
         own = module.variables["params"]

@@ -1,5 +1,6 @@
 """Projected gradients: one short row an example, formed inside the backward pass."""
 
+import dataclasses
 from collections.abc import Iterable
 
 import jax
@@ -25,6 +26,14 @@ PROJECTIONS = Statistic(
     linear=True,
     summed=False,
 )
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class ProjectedBy:
+    """A projection, where arguments of compiled programs are trees."""
+
+    projection: Projection
 
 
 def projected_gradients(
@@ -60,7 +69,7 @@ def projected_gradients(
     params = tree.cast(params, jnp.float32)
     function = kronecker_rows if projection.kind == "kronecker" else whole_rows
     rows = Partial(
-        Partial(function, Chosen(loss, layers), Chosen(projection, None)),
+        Partial(function, Chosen(loss, layers), ProjectedBy(projection)),
         params,
         dict(matrices or {}),
     )
@@ -104,10 +113,10 @@ def shapes_of(views: dict[str, View]) -> dict[str, tuple[int, ...]]:
 
 
 def kronecker_rows(
-    chosen: Chosen, by: Chosen, params: Params, matrices: dict, batch: Batch
+    chosen: Chosen, by: ProjectedBy, params: Params, matrices: dict, batch: Batch
 ) -> jax.Array:
     """Return the rows of a batch, layer by layer."""
-    projection: Projection = by.loss
+    projection = by.projection
 
     def pairs(views: dict[str, View]) -> dict:
         shapes = shapes_of(views)
@@ -136,9 +145,9 @@ def kronecker_rows(
 
 
 def whole_rows(
-    chosen: Chosen, by: Chosen, params: Params, matrices: dict, batch: Batch
+    chosen: Chosen, by: ProjectedBy, params: Params, matrices: dict, batch: Batch
 ) -> jax.Array:
     """Return the rows of a batch, each of an example's whole gradient."""
     del matrices
     gradients = per_example_gradients(chosen.loss, params, batch, layers=chosen.layers)
-    return project(by.loss, gradients)
+    return project(by.projection, gradients)

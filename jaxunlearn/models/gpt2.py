@@ -270,12 +270,10 @@ class GPT2:
 
     def logits(self, params: Params, batch: Batch) -> jax.Array:
         """Return the logits of every position, float32[B,T,V]."""
-        return OutputHead().apply(
-            {},
-            self.hidden_states(params, batch),
-            params["wte"]["embedding"],
-            method="logits",
-        )
+        hidden = self.hidden_states(params, batch)
+        embedding = params["wte"]["embedding"]
+        logits: Any = OutputHead().apply({}, hidden, embedding, method="logits")
+        return logits
 
     def loss_of_logits(self, logits_BTV: jax.Array, batch: Batch) -> jax.Array:
         """Return each example's mean cross-entropy of given logits, float32[B].
@@ -305,7 +303,9 @@ class GPT2:
         )
         embedding = params["wte"]["embedding"] if head is None else head
         labels = jnp.asarray(batch["labels"])
-        return OutputHead().apply({}, hidden, embedding, labels, method="losses")
+        # Through a module, which taps can see.
+        losses: Any = OutputHead().apply({}, hidden, embedding, labels, method="losses")
+        return losses
 
     def per_example_loss(
         self,
