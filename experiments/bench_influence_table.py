@@ -44,7 +44,7 @@ def print_tables(
     rows: dict[str, dict], scores: dict[str, np.ndarray], imported: float
 ) -> dict:
     """Print what was measured; return it as JSON can hold it."""
-    console = Console(width=118)
+    console = Console(width=130)
     console.print(measured(rows, scores))
     console.print(targets(rows, imported))
     for name, row in rows.items():

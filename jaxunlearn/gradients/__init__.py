@@ -2,6 +2,15 @@
 
 from jaxunlearn.gradients.backward import Taps, layer_taps
 from jaxunlearn.gradients.curvature import gauss_newton_vp, hvp
+from jaxunlearn.gradients.fisher import fisher_vp, sampled_labels, true_fisher_vp
+from jaxunlearn.gradients.hutchinson import hutchinson_diagonal, hutchinson_trace
+from jaxunlearn.gradients.kronecker import KroneckerFactors, fit_ekfac, fit_kfac
+from jaxunlearn.gradients.kronecker_files import load_factors, save_factors
+from jaxunlearn.gradients.kronecker_inverse import (
+    Damping,
+    kronecker_inverse_vp,
+    kronecker_vp,
+)
 from jaxunlearn.gradients.outer_products import OuterProducts
 from jaxunlearn.gradients.per_example import (
     fisher_diagonal,
@@ -12,22 +21,40 @@ from jaxunlearn.gradients.per_example import (
 from jaxunlearn.gradients.products import (
     directional_scores,
     gradient_products,
+    leaf_products,
     products_with,
     token_contributions,
 )
+from jaxunlearn.gradients.projections import Projection, project
 
 __all__ = [
+    "Damping",
+    "KroneckerFactors",
     "OuterProducts",
+    "Projection",
     "Taps",
     "directional_scores",
     "fisher_diagonal",
+    "fisher_vp",
+    "fit_ekfac",
+    "fit_kfac",
     "gauss_newton_vp",
     "gradient_products",
+    "hutchinson_diagonal",
+    "hutchinson_trace",
     "hvp",
+    "kronecker_inverse_vp",
+    "kronecker_vp",
     "layer_taps",
+    "leaf_products",
+    "load_factors",
     "per_example_gradients",
     "per_example_loss",
     "per_example_norms",
     "products_with",
+    "project",
+    "sampled_labels",
+    "save_factors",
     "token_contributions",
+    "true_fisher_vp",
 ]

@@ -29,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import tree
+from jaxunlearn.gradients.ekfac_scores import ekfac_scores
 from jaxunlearn.gradients.kronecker import fit_ekfac
 from jaxunlearn.gradients.kronecker_inverse import Damping, kronecker_inverse_vp
 from jaxunlearn.gradients.microbatches import example_count
@@ -201,7 +202,8 @@ def scores(
     if work.state is not None:
         asked = {"aggregate": aggregate, "by_layer": by_layer, "by_token": by_token}
         open_state(work.state, fingerprint_of(work, method=name, **asked))
-    found = METHODS[name](work, Parts(aggregate, by_layer, by_token))
+    parts = Parts(aggregate, by_layer, by_token, keep_directions)
+    found = METHODS[name](work, parts)
     index = [b.get("index", np.full(example_count(b), -1)) for b in batches]
     index = np.concatenate(index)[real].astype(np.int64)
     everything = sum(x.size for x in jax.tree.leaves(params))
@@ -254,6 +256,7 @@ class Parts:
     aggregate: str | None
     by_layer: bool
     by_token: bool
+    directions: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -345,6 +348,25 @@ def by_inverse(name: str) -> Callable[[Work, Parts], Found]:
         return by_directions(work, kept_directions(work, invert), parts)
 
     return score
+
+
+def ekfac(work: Work, parts: Parts) -> Found:
+    """EK-FAC; in one pass over the data where only the scores are asked for."""
+    whole = parts == Parts(None, False, False)
+    if not whole or work.state is not None:
+        return by_inverse("ekfac")(work, parts)
+    found = ekfac_scores(
+        work.loss,
+        work.params,
+        work.train,
+        work.query,
+        query_loss=work.query_loss,
+        layers=work.layers,
+        damping=inverses.MEAN_EIGENVALUE if work.damping is None else work.damping,
+        progress=work.progress,
+    )
+    kept = found.scores[np.ix_(work.real_queries, work.real)]
+    return Found(kept, "fisher, ekfac", found.damping)
 
 
 def example_norms(work: Work) -> np.ndarray:
@@ -526,6 +548,7 @@ METHODS: dict[str, Callable[[Work, Parts], Found]] = {
     "cosine": cosine,
     "tracin": tracin,
     **{name: by_inverse(name) for name in INVERSES if name != "identity"},
+    "ekfac": ekfac,
     "relatif": relatif,
     "self_influence": self_influence,
     "trak": by_projection("trak"),
