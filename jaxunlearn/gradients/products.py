@@ -1,7 +1,7 @@
 """Inner products of per-example gradients with directions or with other gradients."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -168,12 +168,15 @@ def gradient_products(
     """
     params = tree.cast(params, jnp.float32)
     own = query_loss or loss
-    if batch_size is None or example_count(queries) <= batch_size:
+    one_pass = batch_size is None or example_count(queries) <= batch_size
+    if one_pass and isinstance(batch_or_batches, Mapping):
         # Kept in the layout of the pass, in which the examples meet them.
         found, views = statistics(own, params, queries, GRADIENTS, layers=layers)
     else:
+        # Several batches are a loop in Python: then this compiles for itself too.
+        given = queries if isinstance(batch_or_batches, Mapping) else [queries]
         found = per_example_gradients(
-            own, params, queries, layers=layers, batch_size=batch_size
+            own, params, given, layers=layers, batch_size=batch_size
         )
         found, views = dict(tree.named_leaves(found)), {}
     seen = Seen(tuple(views.items()))

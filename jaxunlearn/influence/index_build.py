@@ -37,6 +37,9 @@ from jaxunlearn.influence.index_arrays import (
 from jaxunlearn.influence.index_rows import encode
 from jaxunlearn.types import Batch
 
+# Compiled once for all builds of a layout.
+encode_chunk = jax.jit(encode, static_argnums=(1, 2))
+
 
 def build_index(
     directory: Path | str,
@@ -122,14 +125,11 @@ def build_index(
     if total > index.rows and index.complete:
         index = dataclasses.replace(index, complete=False)
         write_description(index)
-    layout = index.layout
-    encode_chunk = jax.jit(lambda rows: encode(rows, layout, dtype))
-
     for chunk_ids, chunk in chunks(index, computed(row_function, batches, done)):
         # Of one shape, so that a row's bits do not depend on how many come with it.
         padded = np.zeros((chunk_rows, index.width), np.float32)
         padded[: len(chunk)] = chunk
-        stored = encode_chunk(jnp.asarray(padded))
+        stored = encode_chunk(jnp.asarray(padded), index.layout, dtype)
         values = {
             name: np.asarray(value)[: len(chunk)]
             for name, value in stored._asdict().items()
