@@ -50,23 +50,33 @@ def initial_state(params: Params, transform: optax.GradientTransformation) -> Ru
     ...
     ValueError: the optimiser's update has no derivative where a gradient is 0 ...
     """
-    state = RunState(params, transform.init(params))
-    # One entry is 1, or else the norm in gradient clipping would be at its own kink.
-    leaves, structure = jax.tree.flatten(jax.tree.map(jnp.zeros_like, params))
-    leaves[0] = leaves[0].at[(0,) * leaves[0].ndim].set(1.0)
+    check_differentiable(params, transform)
+    return RunState(params, transform.init(params))
 
-    def update(gradient: Params) -> Params:
-        return transform.update(gradient, state.opt_state, params)[0]
 
-    updates, pullback = jax.vjp(update, jax.tree.unflatten(structure, leaves))
-    derivative = pullback(jax.tree.map(jnp.ones_like, updates))
-    if not all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(derivative)):
+def check_differentiable(
+    params: Params, transform: optax.GradientTransformation
+) -> None:
+    """Refuse an optimiser without derivative where a gradient is 0."""
+    # Of the shapes alone, so that a state can be made inside jit and vmap too.
+    with jax.ensure_compile_time_eval():
+        point = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), params)
+        leaves, structure = jax.tree.flatten(jax.tree.map(jnp.zeros_like, point))
+        # One entry is 1, or the norm in gradient clipping would be at its own kink.
+        leaves[0] = leaves[0].at[(0,) * leaves[0].ndim].set(1.0)
+        opt_state = transform.init(point)
+        updates, pullback = jax.vjp(
+            lambda gradient: transform.update(gradient, opt_state, point)[0],
+            jax.tree.unflatten(structure, leaves),
+        )
+        derivative = pullback(jax.tree.map(jnp.ones_like, updates))
+        finite = [bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(derivative)]
+    if not all(finite):
         raise ValueError(
             "the optimiser's update has no derivative where a gradient is 0 (Adam's "
             "1 / sqrt(v) at v = 0): build it with eps_root=1e-30, which leaves the run "
             "itself as it is in float32"
         )
-    return state
 
 
 def mean_shares(batch: Batch) -> jax.Array:

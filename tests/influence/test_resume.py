@@ -67,7 +67,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_scores(
     problem, tmp_path, monkeypatch, method, options
 ):
     monkeypatch.setattr(resume, "GROUP", 2)
-    whole = scores(loss, *problem, method=method, **options)
+    whole = scores(loss, *problem, method=method, state=tmp_path / "whole", **options)
     for after in (1, 3):
         given = {"method": method, "state": tmp_path / str(after), **options}
         with contextlib.suppress(Killed):  # a short run comes to its end

@@ -124,6 +124,21 @@ def test_an_optimiser_with_a_kink_at_zero_is_refused(
         initial_state(small_run.params, transform)
 
 
+def test_a_state_can_be_made_where_the_run_is_traced(small_run):
+    """As a run over seeds does, whose start is drawn from the seed."""
+
+    def start(seed, transform):
+        shift = jax.random.normal(jax.random.fold_in(jax.random.key(0), seed))
+        params = jax.tree.map(lambda x: x + shift, small_run.params)
+        return initial_state(params, transform).params["bias"]
+
+    sound, unsound = optax.adam(0.1, eps_root=1e-30), optax.adam(0.1)
+    biases = jax.jit(jax.vmap(lambda seed: start(seed, sound)))(jnp.arange(3))
+    assert len(np.unique(biases)) == 3
+    with pytest.raises(ValueError, match="eps_root"):
+        jax.jit(jax.vmap(lambda seed: start(seed, unsound)))(jnp.arange(3))
+
+
 def test_eps_root_leaves_adam_as_it_is(small_run):
     runs = []
     for transform in (optax.adam(0.1), optax.adam(0.1, eps_root=1e-30)):
