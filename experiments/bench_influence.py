@@ -36,7 +36,7 @@ Agreement: products 3.3e-7 (hooks, bergson), 9.7e-5 (torch.func, all parameters)
 EK-FAC correlation 0.99999 with bergson, 0.99961 with kronfluence.
 Index: 4,539 bytes a row in int8 (float32 17,463), rank correlation 0.9997.
 
-Missed: index_build (0.75 of a step, 0.95 of bergson); EK-FAC's resident peak (1.19 of
+Missed: EK-FAC's resident peak (1.19 of
 kronfluence's) and its first call (10.7 s beyond a warm one, limit 6), as those of hvp
 (10.6), index_query (9.4) and direction (6.1, with compiling the direction's gradient);
 index row of 4 KB. Not run: dattri (--slow), forget_query, ekfac_all, any GPU.

@@ -2,6 +2,7 @@
 
 from jaxunlearn.gradients.backward import Taps, layer_taps
 from jaxunlearn.gradients.curvature import gauss_newton_vp, hvp
+from jaxunlearn.gradients.difficulty import el2n, grand
 from jaxunlearn.gradients.fisher import fisher_vp, sampled_labels, true_fisher_vp
 from jaxunlearn.gradients.hutchinson import hutchinson_diagonal, hutchinson_trace
 from jaxunlearn.gradients.kronecker import KroneckerFactors, fit_ekfac, fit_kfac
@@ -34,12 +35,14 @@ __all__ = [
     "Projection",
     "Taps",
     "directional_scores",
+    "el2n",
     "fisher_diagonal",
     "fisher_vp",
     "fit_ekfac",
     "fit_kfac",
     "gauss_newton_vp",
     "gradient_products",
+    "grand",
     "hutchinson_diagonal",
     "hutchinson_trace",
     "hvp",

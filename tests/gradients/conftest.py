@@ -15,6 +15,7 @@ from jaxunlearn.gradients import (
     outer_products,
     per_example_norms,
 )
+from jaxunlearn.gradients.backward import HeadProducts, head_products
 from jaxunlearn.gradients.taps import UntappedWarning
 
 
@@ -86,7 +87,11 @@ def compared(fast, one_by_one):
 def gradients_of(taps, name):
     """Return a leaf's gradients [B,...] from its outer products."""
     view = taps.views[name]
+    formed = tuple(
+        head_products(part) if isinstance(part, HeadProducts) else part
+        for part in taps.products[name]
+    )
     of = functools.partial(outer_products.gradients, rows=view.rows)
     for _ in view.stack:
         of = jax.vmap(of)
-    return jnp.moveaxis(of(taps.products[name]), len(view.stack), 0)
+    return jnp.moveaxis(of(formed), len(view.stack), 0)

@@ -128,7 +128,7 @@ TAPPED = {
     "several axes": (projections, normal(SIZE, 4, 5)),
     "transformer": (transformer, IDS),
     "half precision": (half_precision, normal(SIZE, 2, 4).astype(np.float16)),
-    "lookups": (lookups, IDS % 7),
+    "lookups": (lookups, IDS),
     "integers": (pixels, PIXELS.astype(np.uint8)),
 }
 
@@ -136,7 +136,8 @@ TAPPED = {
 @pytest.mark.parametrize("name", TAPPED)
 def test_standard_layers_are_tapped(compared, name):
     eps = 2.0**-10 if name == "half precision" else 2.0**-23
-    assert compared(*network(*TAPPED[name]), eps=eps, passes=True) == set()
+    passes = name in ("ResNet", "transformer", "lookups")
+    assert compared(*network(*TAPPED[name]), eps=eps, passes=passes) == set()
 
 
 def unusual_windows(self, x):
@@ -191,8 +192,5 @@ def test_a_stranger_among_a_layers_parameters_is_not_tapped(compared):
     found = compared(loss, {"dense": dense}, batch)
     assert found == {f"dense/{name}" for name in dense}
 
-    def unused(params, batch):
-        return inner(params, batch) * params["dense"]["gain"]
-
-    dense = params["dense"] | {"gain": np.float32(0.5)}
-    assert compared(unused, {"dense": dense}, batch) == {"dense/gain"}
+    idle = {"dense": params["dense"] | {"idle": np.float32(0.5)}}
+    assert compared(inner, idle, batch) == {"dense/idle"}
