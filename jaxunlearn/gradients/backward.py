@@ -28,6 +28,7 @@ from jaxunlearn.gradients.taps import Call, listen
 from jaxunlearn.models.cross_entropy import (
     IGNORED_LABEL,
     head_logits,
+    losses_of_logits,
     next_token_losses,
 )
 from jaxunlearn.types import Batch, Params, PerExampleLoss
@@ -468,15 +469,6 @@ def head_group(hidden: jax.Array, embedding: jax.Array) -> tuple[int, bool]:
     most = max(1, HEAD_BYTES // (4 * length * embedding.shape[0]))
     group = max(g for g in range(1, size + 1) if size % g == 0 and g <= most)
     return group, group == size
-
-
-def losses_of_logits(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Return each token's cross-entropy."""
-    counted = labels != IGNORED_LABEL
-    true = jnp.take_along_axis(
-        logits, jnp.where(counted, labels, 0)[..., None], axis=-1
-    )[..., 0]
-    return jnp.where(counted, jax.nn.logsumexp(logits, axis=-1) - true, 0.0)
 
 
 def head_products(head: HeadProducts, logits: jax.Array | None = None) -> OuterProducts:
