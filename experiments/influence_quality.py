@@ -1,8 +1,8 @@
 """How well each influence score foretells real retraining, and what it costs.
 
 Command:  JAXUNLEARN_DATA=DIR python experiments/influence_quality.py --out OUT
-Machine:  TO FILL
-Time:     TO FILL
+Machine:  2 cores of an AMD EPYC, busy with other work; jax 0.10.2
+Time:     28 minutes there (333 s of it retraining)
 
 A small GPT-2 that has learned one text is fine-tuned on 192 examples of another. Truth
 is made by training again: on random halves of the examples (linear datamodelling score,
@@ -11,7 +11,11 @@ over queries) and without single examples (LOO). "same order" is that of the run
 attributed, "other orders" is the mean of runs over others. The interval is a 95 %
 bootstrap over the subsets. Interrupted, the same command goes on where it stood.
 
-TO FILL
+LDS (leave-one-out; CPU seconds): unrolled 0.96 (0.99; 15), LiSSA 0.87 (0.82; 90),
+EK-FAC 0.85 (0.74; 2.8), RelatIF 0.85, Arnoldi 0.81, DataInf 0.70, CG 0.69, Woodbury
+0.69, EK-FAC + CG 0.66, SOURCE 0.64, LoGra 0.59, gradient cosine 0.56, gradient dot
+0.55, TracIn 0.55, TRAK 0.50, BM25 0.46, act_act 0.16, act_grad -0.01, random -0.03.
+BUILD_NOTES.md has the intervals, and says where the published order does not show.
 """
 
 import dataclasses
