@@ -193,6 +193,7 @@ def test_tokens_inside_a_character_wait_for_its_end(tiny):
     assert token_texts(tiny.tokenizer, ids[:-2])[-1].endswith("\ufffd")  # cut short
 
 
+@pytest.mark.slow
 def test_tracin_goes_over_the_epochs_of_a_run(cli, tiny, tmp_path, monkeypatch):
     run, seen = tmp_path / "run", {}
     status = cli(

@@ -137,6 +137,7 @@ def test_without_room_for_the_gradients_they_are_formed_twice(
     close(scores.scores, found[0].scores)
 
 
+@pytest.mark.slow
 def test_small_caches_take_more_passes_or_none(found, params):
     score = functools.partial(
         ekfac_scores, LOSS, params, TRAIN, QUERY, batch_size=2, layers="dense"

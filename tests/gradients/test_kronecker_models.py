@@ -85,6 +85,7 @@ def test_stacked_layers_are_layers(layers, largest):
         assert not found["h"]["Dense_0"]["kernel"][1].any()
 
 
+@pytest.mark.slow
 def test_a_language_model_with_tied_embedding():
     model = GPT2(
         GPT2Config(vocab_size=97, n_positions=6, n_embd=16, n_layer=2, n_head=2)

@@ -114,6 +114,7 @@ def lookups(self, ids):
 
 
 IDS = np.random.default_rng(1).integers(11, size=(SIZE, 5))
+IDS[:, :2] = 0, 7  # to lookups, the same row
 PIXELS = np.random.default_rng(2).integers(255, size=(SIZE, 4, 4, 1))
 
 

@@ -156,6 +156,7 @@ def test_scores_are_those_of_the_model_written_out(problem):
     assert_all_close(found, problem.expected["act_act"])
 
 
+@pytest.mark.slow
 def test_so_are_those_of_padded_batches_taken_in_parts(problem):
     # Longer texts' worth of padding on both sides, an empty text, batches of two.
     longer = padded([*problem.train, []], 8)

@@ -80,6 +80,7 @@ def test_a_stage_needs_what_its_program_does_and_twice_the_batch_is_too_much(
             assert sum(compute(min(2 * stage.batch_size, most))) > limit
 
 
+@pytest.mark.slow
 def test_more_memory_is_never_less_room():
     limits = [30_000, 45_000, 100_000, 10**7]
     found = [planned(limit_bytes=limit) for limit in limits]
@@ -183,6 +184,7 @@ def network():
     return types.SimpleNamespace(loss=loss, params=params, train=train, query=query)
 
 
+@pytest.mark.slow
 def test_factors_that_do_not_fit_come_in_parts_of_the_layers(network):
     settings = dict(method="ekfac", queries=1, examples=8, largest_batch_size=1)
     roomy, tight = (

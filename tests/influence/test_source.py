@@ -154,6 +154,7 @@ def test_checkpoints_are_averaged_and_batches_do_not_matter():
     assert seen == [(1, 2), (2, 2)]
 
 
+@pytest.mark.slow
 def test_the_eigenbasis_of_ekfac_is_that_of_its_products():
     import flax.linen as nn
 
