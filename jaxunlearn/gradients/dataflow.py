@@ -57,8 +57,8 @@ class Flow(NamedTuple):
 
     Attributes:
       visits: Mark -> its visits.
-      spoiled: Marks whose copies meet anything but what each example has of its own,
-        entry by entry.
+      spoiled: Marks of copies that depend on the batch, or that meet anything before
+        they are added, entry by entry, to what each example has of its own.
     """
 
     visits: dict[str, list[Visit]]
@@ -110,6 +110,8 @@ def follow(
             flow.visits.setdefault(mark, []).append(Visit(loops, shapes, origins))
             if mark not in copied:
                 return [given[0]._replace(origin=None)]
+            if given[0].of_batch or given[0].copies:
+                flow.spoiled.update({mark}, given[0].copies)
             return [Value(copies=frozenset({mark}))]
         parts = list(programs_in(equation))
         if not parts:
