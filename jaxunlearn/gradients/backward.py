@@ -98,9 +98,11 @@ def layer_taps(
     weight left out.
 
     Args:
-      loss: Per-example loss. Layers of Linen's standard kinds inside it are tapped,
-        however it calls them; other leaves get their gradients by ``vmap(grad)``, and
-        an :class:`~jaxunlearn.gradients.taps.UntappedWarning`.
+      loss: Per-example loss. Layers of Linen's standard kinds inside it are tapped
+        where they are called once, with the examples in their order on the leading
+        axis; other leaves get their gradients by ``vmap(grad)``, and an
+        :class:`~jaxunlearn.gradients.taps.UntappedWarning`. Give it without
+        ``jax.jit``, behind which an output head is not known again.
       params: The point.
       batch: A batch of B examples.
       layers: Expression of the leaves; None is all. Of a stacked leaf all layers come.
