@@ -3,8 +3,8 @@
 Rooms: :mod:`~jaxunlearn.data`, :mod:`~jaxunlearn.models`,
 :mod:`~jaxunlearn.gradients`, :mod:`~jaxunlearn.training`,
 :mod:`~jaxunlearn.influence`, :mod:`~jaxunlearn.unlearning`,
-:mod:`~jaxunlearn.report`, and :mod:`~jaxunlearn.tree` for parameter trees. They are
-imported when first used.
+:mod:`~jaxunlearn.evaluation`, :mod:`~jaxunlearn.report`, and
+:mod:`~jaxunlearn.tree` for parameter trees. They are imported when first used.
 """
 
 import importlib
@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jaxunlearn import (
         data as data,
+    )
+    from jaxunlearn import (
+        evaluation as evaluation,
     )
     from jaxunlearn import (
         gradients as gradients,
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "data",
+    "evaluation",
     "gradients",
     "influence",
     "models",

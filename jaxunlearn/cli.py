@@ -17,6 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import tyro
 
     from jaxunlearn.commands.demo import demo
+    from jaxunlearn.commands.evaluate import evaluate
     from jaxunlearn.commands.index import index
     from jaxunlearn.commands.influence import influence
     from jaxunlearn.commands.parity import parity
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "unlearn": unlearn,
         "influence": influence,
         "index": index,
+        "evaluate": evaluate,
         "parity": parity,
     }
     try:

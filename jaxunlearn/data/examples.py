@@ -116,7 +116,7 @@ def tokenize(
     pairs = [_pair(i, record) for i, record in enumerate(records)]
     prompts = _encode(tokenizer, [prompt for prompt, _ in pairs])
     completions = _encode(tokenizer, [completion for _, completion in pairs])
-    start = _start_ids(tokenizer)
+    start = start_ids(tokenizer)
     end = [tokenizer.eos_token_id]
 
     examples, truncated, tokens_cut = [], 0, 0
@@ -179,7 +179,7 @@ def _encode(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> list[list
     return encoded["input_ids"]
 
 
-def _start_ids(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+def start_ids(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """Returns the beginning-of-text token if the template starts with it."""
     template = tokenizer("")["input_ids"]
     begins = bool(template) and template[0] == tokenizer.bos_token_id

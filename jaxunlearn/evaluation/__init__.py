@@ -1,0 +1,1 @@
+"""What a model still knows, what it lost, and how it stands beside retrained ones."""
