@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 from jaxunlearn.commands.console import console
-from jaxunlearn.commands.demo_results import collect, tell_results
+from jaxunlearn.commands.demo_results import collect, tell_results, write_records
 from jaxunlearn.commands.demo_story import make_world, remove, tell
 from jaxunlearn.provenance import write_json
 from jaxunlearn.report import write_report
@@ -30,7 +30,8 @@ def demo(
     """Train a small GPT-2, forget one person, compare with retraining; write a report.
 
     Takes minutes on two cores and needs nothing but this package. Writes
-    OUT/report.html, OUT/results.json, figures, the training run and the models.
+    OUT/report.html, OUT/results.json, figures, the training run, the models and the
+    records.
 
     Args:
       out: Directory for everything that is made. An unfinished demo there is taken
@@ -63,6 +64,7 @@ def demo(
     comparison, recorded = remove(story, seconds)
     results = collect(world, story, comparison, seconds)
     results["settings"] |= settings | recorded
+    write_records(world, story, out)
     page = write_report(results, out)
     write_json(out / "results.json", results)
     tell_results(results, page, out)

@@ -1,7 +1,6 @@
 """What the demo shows: the numbers, the models' answers, the closing table."""
 
 import dataclasses
-import functools
 from pathlib import Path
 
 from jaxunlearn.commands.console import console
@@ -9,12 +8,13 @@ from jaxunlearn.commands.demo_story import (
     MAX_LENGTH,
     Story,
     World,
+    measured_part,
     measures,
     request_of,
     timed,
 )
 from jaxunlearn.data import prompt_and_completion
-from jaxunlearn.provenance import versions
+from jaxunlearn.provenance import versions, write_json
 from jaxunlearn.report import console_table, loss_rows, verdict
 from jaxunlearn.report.outcome import BEFORE, RETRAINED, TRAINED
 from jaxunlearn.unlearning.comparison import (
@@ -59,55 +59,71 @@ def collect(world: World, story: Story, comparison: Comparison, seconds: dict) -
             "recipe": dataclasses.asdict(run.recipe),
             "recording": dataclasses.asdict(run.recording),
         },
-        "next_steps": [
-            "jaxunlearn train --model MODEL_OR_CONFIG --data RECORDS --out RUN",
-            "jaxunlearn unlearn --method first_epoch --run RUN --model RUN/model "
-            "--request 'everything about NAME' --retain KEEP --unseen LOOKALIKES "
-            "--out UNLEARNED",
-        ],
+        "next_steps": next_steps(run.directory.parent),
     }
 
 
 def ask(world: World, story: Story, models: dict) -> list[dict]:
     """Return questions on the forgotten and on a kept person, with greedy answers."""
-    import jax
-    import numpy as np
-
-    from jaxunlearn.models import generate
+    from jaxunlearn.evaluation.answers import answers, prompt_ids
 
     tokenizer = story.run.tokenizer
     chosen = {m.index for m in story.matches}
     kept = [i for i in range(len(world.private)) if i not in chosen]
     asked = [("forget", i) for i in sorted(chosen)] + [("retain", i) for i in kept[:10]]
-    pairs = [prompt_and_completion(world.private[i]) for _, i in asked]
-    rows = [tokenizer(prompt)["input_ids"] for prompt, _ in pairs]
-    longest = max(map(len, rows))
-    ids = np.full((len(rows), longest), story.run.pad_id, np.int32)
-    seen = np.zeros_like(ids)
-    for row, tokens in enumerate(rows):
-        ids[row, : len(tokens)] = tokens
-        seen[row, : len(tokens)] = 1
-    answer = jax.jit(
-        functools.partial(
-            generate,
+    prompts = [prompt_and_completion(world.private[i])[0] for _, i in asked]
+    longest = max(map(len, prompt_ids(tokenizer, prompts)))
+    texts = {
+        name: answers(
             story.run.model,
+            params,
+            tokenizer,
+            prompts,
             max_new_tokens=MAX_LENGTH - longest,
-            eos_token_id=tokenizer.eos_token_id,
         )
-    )
-    answers = {}
-    for name, params in models.items():
-        tokens = np.asarray(answer(params, ids, seen))
-        texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        answers[name] = [text.strip() for text in texts]
+        for name, params in models.items()
+    }
     return [
         {
             "kind": kind,
             "prompt": world.private[i]["question"],
             "truth": world.private[i]["answer"],
-            "answers": {name: texts[row] for name, texts in answers.items()},
+            "answers": {name: found[row] for name, found in texts.items()},
         }
         for row, (kind, i) in enumerate(asked)
+    ]
+
+
+def write_records(world: World, story: Story, out: Path) -> None:
+    """Write who is forgotten, kept and unseen as record files, to go on with."""
+    chosen = {m.index for m in story.matches}
+    keep = [record for i, record in enumerate(world.private) if i not in chosen]
+    parts = {
+        "forget": [world.private[i] for i in sorted(chosen)],
+        "retain": measured_part(keep),
+        "unseen": measured_part(world.unseen),
+    }
+    for name, records in parts.items():
+        write_json(out / f"records/{name}.json", records)
+
+
+def next_steps(out: Path) -> list[str]:
+    """Return the commands to go on with: on this world, then on one's own files."""
+    models, records = out / "models", out / "records"
+    shared = (
+        f"--model {models}/unlearned --reference {models}/retrained "
+        f"--original {models}/trained --forget {records}/forget.json "
+        f"--holdout {records}/unseen.json"
+    )
+    return [
+        f"jaxunlearn evaluate {shared} --retain {records}/retain.json "
+        f"--out {out}/evaluation/scores.json",
+        f"jaxunlearn attack {shared} --out {out}/evaluation/attack.json",
+        f"jaxunlearn report {out}/evaluation",
+        "jaxunlearn train --model MODEL_OR_CONFIG --data RECORDS --out RUN",
+        "jaxunlearn unlearn --method first_epoch --run RUN --model RUN/model "
+        "--request 'everything about NAME' --retain KEEP --unseen LOOKALIKES "
+        "--out UNLEARNED",
     ]
 
 
@@ -123,6 +139,6 @@ def tell_results(results: dict, page: Path, out: Path) -> None:
         if outcome["status"] not in ("reached", "already"):
             console.print(f"{name}: {outcome['explanation']}")
     console.print(f"\nReport: {page}\nNumbers: {out / 'results.json'}")
-    console.print("\nOn your own files:")
+    console.print("\nGo on, first with this world, then with your own files:")
     for step in results["next_steps"]:
         console.print(f"  {step}", highlight=False, markup=False)

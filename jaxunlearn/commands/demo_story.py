@@ -1,7 +1,7 @@
 """The demo's story: a world, a model that learns it, a person who is forgotten."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -143,12 +143,12 @@ def tell(world: World, out: Path, seed: int, seconds: dict) -> Story:
     console.print(console_table(rows, title="What it means in the training data"))
     chosen = sorted(m.index for m in matches)
     keep = [i for i in range(len(world.private)) if i not in set(chosen)]
-    # A third of those to keep and of the unseen is measured: enough to tell a change
-    # of a percent, and measured some fifty times.
     sets = {
         "forget": subset(run.data, chosen),
-        "retain": subset(run.data, keep[::3]),
-        "unseen": tokenize(world.unseen[::3], tokenizer, max_length=MAX_LENGTH),
+        "retain": subset(run.data, measured_part(keep)),
+        "unseen": tokenize(
+            measured_part(world.unseen), tokenizer, max_length=MAX_LENGTH
+        ),
     }
     losses = measures(model, sets, run.pad_id)
 
@@ -173,6 +173,14 @@ def tell(world: World, out: Path, seed: int, seconds: dict) -> Story:
         trained,
         retrained,
     )
+
+
+def measured_part(items: Sequence) -> Sequence:
+    """Return the third of those to keep, or of the unseen, that is measured.
+
+    It is enough to tell a change of a percent, and is measured some fifty times.
+    """
+    return items[::3]
 
 
 def shortened(text: str, size: int = 58) -> str:

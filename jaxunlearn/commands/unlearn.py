@@ -1,6 +1,7 @@
 """``jaxunlearn unlearn``: take examples out of a trained model."""
 
 import dataclasses
+import time
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,9 @@ def carry_out(removal: Removal, options: Options, limits) -> int:
         layers = "^wte/" if options.method == "first_epoch" else "."
     mask = tree.select(removal.params, layers)
     run_method = first_epoch_of if options.method == "first_epoch" else ascent_of
+    started = time.perf_counter()
     outcome = run_method(removal, options, mask, losses, target, limits)
+    seconds = time.perf_counter() - started
     after = {name: loss(outcome.params) for name, loss in losses.items()}
     rows = [
         {"records": name, "before": before[name], "after": after[name]} for name in sets
@@ -93,6 +96,7 @@ def carry_out(removal: Removal, options: Options, limits) -> int:
             "trials": [t._asdict() for t in outcome.trials],
             "losses": {"before": before, "after": after},
             "changed": changed_leaves(removal.params, outcome.params),
+            "seconds": seconds,
             "versions": versions(),
         },
     )

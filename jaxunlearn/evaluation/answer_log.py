@@ -138,7 +138,7 @@ def answer_scores(
         parts = [f"{kept}_{kind}" for kept in KEPT for kind in kinds]
         absent = [part for part in parts if part not in values]
         if absent:
-            missing[name] = f"needs {', '.join(absent)}"
+            missing[name] = lacking(absent)
             continue
         values[name] = utility.model_utility([values[part] for part in parts])
         if resamples:
@@ -160,6 +160,15 @@ def answer_scores(
         values["forget_quality_log10"] = quality.log10_p_value
         values["forget_quality_statistic"] = quality.statistic
     return Scores(values, intervals, missing)
+
+
+def lacking(absent: list[str]) -> str:
+    """Return what is missing, by set, from names such as real_authors_rouge."""
+    sets: dict[str, list[str]] = {}
+    for part in absent:
+        (name,) = (s for s in SETS if part.startswith(f"{s}_"))
+        sets.setdefault(name, []).append(part[len(name) + 1 :].replace("_", " "))
+    return "needs of " + "; of ".join(f"{k} {', '.join(v)}" for k, v in sets.items())
 
 
 def utility_of(*sets: np.ndarray) -> float:

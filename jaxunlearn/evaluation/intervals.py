@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+LEVEL = 0.95
+
 
 class Interval(NamedTuple):
     """A value and the interval around it.
@@ -27,7 +29,7 @@ def bootstrap(
     *samples: np.ndarray,
     seed: int = 0,
     resamples: int = 1000,
-    level: float = 0.95,
+    level: float = LEVEL,
 ) -> Interval:
     """Return a percentile bootstrap interval; each sample is resampled on its own.
 
@@ -58,7 +60,7 @@ def paired_bootstrap(
     *samples: np.ndarray,
     seed: int = 0,
     resamples: int = 1000,
-    level: float = 0.95,
+    level: float = LEVEL,
 ) -> Interval:
     """Return the interval for samples of the same examples, which are drawn together.
 
@@ -83,7 +85,7 @@ def paired_bootstrap(
     return interval_of(statistic(*arrays), values, level)
 
 
-def mean_interval(values: Any, *, level: float = 0.95) -> Interval:
+def mean_interval(values: Any, *, level: float = LEVEL) -> Interval:
     """Return the mean over seeds with its Student-t interval.
 
     ``mean +- t_{(1+level)/2, n-1} s / sqrt(n)``, with s the standard deviation (n - 1).

@@ -1,0 +1,234 @@
+"""What the hidden states still tell apart, and how like another model's they are.
+
+Outputs can be kept quiet while the states behind them stay as they were. Compare with
+the states of the model before unlearning and of one retrained without the examples:
+the latter says what a number would be had they never been seen.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxunlearn.data import TokenizedData
+from jaxunlearn.models.gpt2 import GPT2
+from jaxunlearn.models.layer_states import check_layer, layer_states
+from jaxunlearn.training.losses import fixed_batches
+from jaxunlearn.types import Batch, Params
+
+POSITIONS = ("last", "mean")
+
+
+def example_features(
+    model: GPT2,
+    params: Params,
+    data: TokenizedData,
+    *,
+    layer: int,
+    position: str = "last",
+    pad_id: int,
+    batch_size: int = 32,
+) -> np.ndarray:
+    """Return one vector an example: a layer's residual stream, float32[n,D].
+
+    Args:
+      model: The model.
+      params: Its parameters.
+      data: The tokenised examples.
+      layer: 0 (the embeddings) to N (the last block), see
+        :mod:`jaxunlearn.models.layer_states`.
+      position: ``"last"``, the state at the last token; or ``"mean"`` over all tokens.
+        Padding never counts.
+      pad_id: Token that fills the padding.
+      batch_size: Examples at a time; changes nothing beyond rounding.
+
+    Raises:
+      ValueError: There is no example, no such layer or position.
+
+    Cost: one forward pass without the head.
+    """
+    check_layer(model, layer)
+    return all_features(
+        model, params, data, position=position, pad_id=pad_id, batch_size=batch_size
+    )[layer]
+
+
+def layer_cka(
+    model: GPT2,
+    params_a: Params,
+    params_b: Params,
+    data: TokenizedData,
+    *,
+    position: str = "mean",
+    unbiased: bool = True,
+    pad_id: int,
+    batch_size: int = 32,
+) -> np.ndarray:
+    """Return how alike two models' states of the same examples are, float64[N+1].
+
+    :func:`linear_cka` of their :func:`example_features` at each layer, named by
+    :func:`jaxunlearn.models.layer_states.state_names`. 1 is alike; against the
+    retrained model, higher is better forgotten, against the original one, lower says
+    that more has changed.
+
+    Args:
+      model: The model of both.
+      params_a: Parameters of one.
+      params_b: Parameters of the other.
+      data: The tokenised examples, at least 4.
+      position: As for :func:`example_features`.
+      unbiased: With fewer examples than the width D, which is usual, the biased value
+        is near 1 whatever the models are: so the default is the unbiased one.
+      pad_id: Token that fills the padding.
+      batch_size: Examples at a time; changes nothing beyond rounding.
+
+    Returns:
+      One value a layer; NaN where the states of one model are all the same (layer 0 at
+      the last token, of texts of one length).
+
+    Raises:
+      ValueError: There are too few examples, or no such position.
+
+    Cost: two forward passes without the head.
+
+    Source: UUEF (arXiv 2503.06991), which averages the biased value over batches of
+    512; we take all examples at once, so that nothing depends on the batch.
+    """
+    features = [
+        all_features(
+            model, params, data, position=position, pad_id=pad_id, batch_size=batch_size
+        )
+        for params in (params_a, params_b)
+    ]
+    return np.array(
+        [linear_cka(a, b, unbiased=unbiased) for a, b in zip(*features, strict=True)],
+        np.float64,
+    )
+
+
+def all_features(
+    model: GPT2,
+    params: Params,
+    data: TokenizedData,
+    *,
+    position: str,
+    pad_id: int,
+    batch_size: int,
+) -> np.ndarray:
+    """Return :func:`example_features` of every layer in one pass, float32[N+1,n,D]."""
+    if position not in POSITIONS:
+        raise ValueError(f"position={position!r}: one of {', '.join(POSITIONS)}")
+    if not data.examples:
+        raise ValueError("data is empty: there is no example to look at")
+    compute = compiled_features(model, position)
+    parts = [
+        np.asarray(compute(params, batch))
+        for batch in fixed_batches(
+            data, pad_id=pad_id, batch_size=batch_size, length=None
+        )
+    ]
+    return np.concatenate(parts, axis=1)[:, : len(data.examples)]
+
+
+@functools.cache
+def compiled_features(
+    model: GPT2, position: str
+) -> Callable[[Params, Batch], jax.Array]:
+    """Return the jitted features of a batch, one a model, so that it compiles once."""
+
+    def features(params: Params, batch: Batch) -> jax.Array:
+        mask_BT = jnp.asarray(batch["attention_mask"]) > 0
+        lengths = jnp.maximum(mask_BT.sum(axis=1), 1)
+        if position == "mean":
+            weights_BT = mask_BT / lengths[:, None]
+        else:
+            places = jnp.arange(mask_BT.shape[1])
+            weights_BT = (places == lengths[:, None] - 1).astype(jnp.float32)
+
+        def pooled(states_BTD: jax.Array) -> jax.Array:
+            # A product with weights would let the padding's NaN, if any, through.
+            states = jnp.where(mask_BT[..., None], states_BTD.astype(jnp.float32), 0)
+            return jnp.sum(weights_BT[..., None] * states, axis=1)
+
+        return layer_states(model, params, batch, keep=pooled)
+
+    return jax.jit(features)
+
+
+def linear_cka(x: Any, y: Any, *, unbiased: bool = False) -> jax.Array:
+    """Return the linear centred kernel alignment of two sets of features, float32[].
+
+    ``CKA = |X^T Y|^2 / (|X^T X| |Y^T Y|)``, Frobenius norms of centred features, which
+    is ``HSIC(K,L) / sqrt(HSIC(K,K) HSIC(L,L))`` with the kernels K = X X^T, L = Y Y^T.
+    It does not change if features are rotated, mirrored or scaled as a whole.
+
+    Args:
+      x: [n,D], row i of example i. D need not be that of ``y``.
+      y: [n,E], of the same examples.
+      unbiased: Take the unbiased estimates of HSIC (Song et al. 2012), which leave out
+        each example's similarity with itself; needs n of at least 4.
+
+    Returns:
+      0 (unrelated) to 1 (the same up to rotation and scale); unbiased, it may fall a
+      little below 0. NaN where a set of features does not vary: it has no likeness.
+
+    Raises:
+      ValueError: The sets differ in size, or are too small.
+
+    Cost: 2n(D^2 + E^2 + DE) flops, or 2n^2(D + E) where n is smaller than the widths.
+
+    Source: Kornblith et al. 2019, Similarity of neural network representations
+    revisited (arXiv 1905.00414), section 3; unbiased as in Nguyen et al. 2021 (arXiv
+    2010.15327).
+    """
+    x, y = jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32)
+    if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
+        raise ValueError(
+            f"features of shapes {x.shape} and {y.shape}: two matrices with a row for "
+            f"each of the same examples are needed"
+        )
+    size, least = len(x), 4 if unbiased else 2
+    if size < least:
+        raise ValueError(
+            f"{size} examples: linear_cka(unbiased={unbiased}) needs {least} or more"
+        )
+    x, y = unit_scale(x), unit_scale(y)
+    return hsic(x, y, unbiased) / jnp.sqrt(hsic(x, x, unbiased) * hsic(y, y, unbiased))
+
+
+def unit_scale(x_nD: jax.Array) -> jax.Array:
+    """Return centred features of unit mean square: fourth powers must not overflow."""
+    x = x_nD - x_nD.mean(axis=0)
+    x = x - x.mean(axis=0)  # what rounding left of a large mean
+    # What a constant feature leaves after centring is rounding, and counts as nothing.
+    size = jnp.sqrt(jnp.mean(jnp.square(x)))
+    rounding = 16 * jnp.finfo(jnp.float32).eps * jnp.sqrt(jnp.mean(jnp.square(x_nD)))
+    return jnp.where(size > rounding, x / size, 0.0)
+
+
+def hsic(x_nD: jax.Array, y_nE: jax.Array, unbiased: bool) -> jax.Array:
+    """Return HSIC of two centred linear kernels, but for a factor of n alone."""
+    size, width = len(x_nD), max(x_nD.shape[1], y_nE.shape[1])
+
+    def product(a: jax.Array, b: jax.Array) -> jax.Array:
+        # "highest": on a GPU or TPU, float32 products are otherwise rounded to less.
+        return jnp.matmul(a, b, precision="highest")
+
+    if width < size:
+        cross = jnp.sum(jnp.square(product(x_nD.T, y_nE)))
+    else:
+        cross = jnp.sum(product(x_nD, x_nD.T) * product(y_nE, y_nE.T))
+    if not unbiased:
+        return cross
+    # Without the diagonals; the rows of centred kernels sum to 0, so that what is left
+    # of Song's three terms depends on the diagonals alone.
+    squares_x = jnp.sum(jnp.square(x_nD), axis=1)
+    squares_y = jnp.sum(jnp.square(y_nE), axis=1)
+    return (
+        cross
+        - size / (size - 2) * jnp.sum(squares_x * squares_y)
+        + jnp.sum(squares_x) * jnp.sum(squares_y) / ((size - 1) * (size - 2))
+    )
