@@ -1,5 +1,10 @@
 """Tables, figures and one self-contained HTML page from the results of a run."""
 
+from jaxunlearn.report.comparison_page import write_comparison
+from jaxunlearn.report.comparison_pareto import pareto_front
+from jaxunlearn.report.comparison_runs import ComparedRun, read_runs
+from jaxunlearn.report.comparison_scores import sentence_of
+from jaxunlearn.report.export import csv_text, latex_table, write_tables
 from jaxunlearn.report.influence_page import (
     Influential,
     QueryInfluence,
@@ -10,14 +15,22 @@ from jaxunlearn.report.page import write_report
 from jaxunlearn.report.tables import console_table, html_table, text_of
 
 __all__ = [
+    "ComparedRun",
     "Influential",
     "QueryInfluence",
     "Verdict",
     "console_table",
+    "csv_text",
     "html_table",
+    "latex_table",
     "loss_rows",
+    "pareto_front",
+    "read_runs",
+    "sentence_of",
     "text_of",
     "verdict",
+    "write_comparison",
     "write_influence_page",
     "write_report",
+    "write_tables",
 ]

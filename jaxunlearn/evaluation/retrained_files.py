@@ -1,0 +1,116 @@
+"""A directory of retrained models, which knows what they were trained on.
+
+``retraining.json`` says it, ``seed-K`` holds the parameters of a finished model, and
+``unfinished`` the checkpoints of models that are being trained.
+"""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from jaxunlearn.data import TokenizedData
+from jaxunlearn.models.gpt2 import GPT2
+from jaxunlearn.provenance import versions, write_json
+from jaxunlearn.training import checkpoints
+from jaxunlearn.training.recipe import Recipe
+from jaxunlearn.types import Params
+
+DESCRIPTION = "retraining.json"
+
+
+def describe(
+    model: GPT2, recipe: Recipe, data: TokenizedData, forget: Sequence[int]
+) -> dict:
+    """Return what decides retrained models, their seeds and starts apart."""
+    settings = dataclasses.asdict(recipe)
+    del settings["seed"]
+    return {
+        "model": type(model).__name__,
+        "config": dataclasses.asdict(model.config),
+        "recipe": settings,
+        "data_sha256": tokens_hash(data),
+        "forget": [int(i) for i in forget],
+    }
+
+
+def tokens_hash(data: TokenizedData) -> str:
+    """Return the SHA-256 of the examples' tokens and labels, in their order."""
+    digest = hashlib.sha256()
+    for example in data.examples:
+        digest.update(f"{len(example.input_ids)} ".encode())
+        digest.update(example.input_ids.tobytes())
+        digest.update(example.labels.tobytes())
+    return digest.hexdigest()
+
+
+def claim(directory: Path, described: dict, starts: Mapping[str, str]) -> None:
+    """Take a directory for retrained models, new or of the same description.
+
+    Args:
+      directory: Made if it is not there.
+      described: See :func:`describe`.
+      starts: Hash of the starting parameters, of ``every seed`` or by seed; those of
+        further seeds may be added later.
+
+    Raises:
+      ValueError: It holds other models, or its description is missing or damaged.
+    """
+    described = json.loads(json.dumps(described))  # tuples become lists, as on disk
+    path = directory / DESCRIPTION
+    known: dict[str, str] = {}
+    if path.exists():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            known = dict(found["start_sha256"])
+            other = [name for name in described if found[name] != described[name]]
+        except (ValueError, LookupError, TypeError) as error:
+            raise ValueError(
+                f"{path} is damaged ({type(error).__name__}: {error}): restore it, or "
+                f"delete the folder to train its models again"
+            ) from error
+        both = known.keys() & starts.keys()
+        shared = ["every seed" in names for names in (known, starts)]
+        if shared[0] != shared[1] or any(known[x] != starts[x] for x in both):
+            other.append("start")
+        if other:
+            raise ValueError(
+                f"directory={str(directory)!r} holds models of another retraining (its "
+                f"{', '.join(other)} differ): name another, or delete that folder"
+            )
+    elif any(directory.glob("seed-*")):
+        raise ValueError(
+            f"directory={str(directory)!r} holds models but no {DESCRIPTION} that says "
+            f"of what: name another directory"
+        )
+    if not starts.keys() <= known.keys():
+        content = {**described, "start_sha256": {**known, **starts}}
+        write_json(path, {**content, "versions": versions()})
+
+
+def finished(directory: Path, seed: int) -> bool:
+    """Return whether the model of a seed is there, whole."""
+    return (directory / f"seed-{seed}").is_dir()
+
+
+def write(directory: Path, seed: int, params: Params) -> None:
+    """Keep a finished model; Orbax writes to a temporary name and renames it."""
+    checkpoints.save_params(directory / f"seed-{seed}", params)
+
+
+def read(directory: Path, seed: int, like: Params) -> Params:
+    """Return a finished model."""
+    return checkpoints.restore_params(directory / f"seed-{seed}", like)
+
+
+def checkpoints_of(directory: Path, seeds: Sequence[int]) -> Path:
+    """Return where models that are trained together keep their checkpoints."""
+    name = hashlib.sha256(json.dumps(list(seeds)).encode()).hexdigest()[:16]
+    return directory / "unfinished" / name
+
+
+def forget_checkpoints(directory: Path) -> None:
+    """Delete all checkpoints of models that were not finished."""
+    shutil.rmtree(directory / "unfinished", ignore_errors=True)

@@ -1,0 +1,156 @@
+"""The numbers of a comparison as plain rows for files, every digit kept."""
+
+from collections.abc import Sequence
+
+from jaxunlearn.report.comparison_runs import ComparedRun
+from jaxunlearn.report.comparison_scores import (
+    compared,
+    labels_of,
+    leading_scores,
+    other_scores,
+)
+from jaxunlearn.report.comparison_tables import landmarks
+
+CAPTIONS = {
+    "summary": "The runs beside the retrained and the original model.",
+    "scores": "Every score with its 95 % interval and its distance to the retrained "
+    "model, also in half-widths of the retrained model’s own interval.",
+    "attacks": "What each attack gets back, with 95 % intervals.",
+    "verdicts": "The largest excess of each attack over the retrained model.",
+    "membership": "Membership attacks.",
+    "layers": "Change of each layer.",
+    "curves": "Losses on the way.",
+    "cost": "Cost.",
+}
+"""What the tables hold, by name."""
+
+
+def export_rows(runs: Sequence[ComparedRun]) -> dict[str, list[dict]]:
+    """All tables by name; those without numbers have no rows."""
+    return {
+        "summary": _summary(runs),
+        "scores": _scores(runs),
+        "attacks": _attacks(runs),
+        "verdicts": _verdicts(runs),
+        "membership": _membership(runs),
+        "layers": _layers(runs),
+        "curves": _curves(runs),
+        "cost": _cost(runs),
+    }
+
+
+def _summary(runs: Sequence[ComparedRun]) -> list[dict]:
+    columns = leading_scores(runs)
+    if not columns:
+        return []
+    models = [(run.name, run.scores) for run in runs]
+    for block, name in (("reference", "retrained"), ("original", "original")):
+        found = landmarks(runs, block)
+        models += [
+            (name if len(found) == 1 else f"{name} of {', '.join(of)}", model["scores"])
+            for model, of in found
+        ]
+    called = labels_of(columns)
+    return [
+        {"run": name} | {called[score]: scores.get(score) for score in columns}
+        for name, scores in models
+    ]
+
+
+def _scores(runs: Sequence[ComparedRun]) -> list[dict]:
+    names = [*leading_scores(runs), *other_scores(runs)]
+    return [
+        {"run": run.name, "score": score} | compared(run, score)._asdict()
+        for run in runs
+        for score in names
+        if run.scores.get(score) is not None
+    ]
+
+
+def _attacks(runs: Sequence[ComparedRun]) -> list[dict]:
+    return [
+        {
+            "run": run.name,
+            "attack": attack["name"],
+            "model": model,
+            "x": point["x"],
+            "metric": attack["metric"],
+            "value": point["value"],
+            "low": point.get("low"),
+            "high": point.get("high"),
+        }
+        for run in runs
+        for attack in run.attacks
+        for model, points in attack["curves"].items()
+        for point in points
+    ]
+
+
+def _verdicts(runs: Sequence[ComparedRun]) -> list[dict]:
+    rows = []
+    for run in runs:
+        for attack in run.attacks:
+            excess = attack.get("excess") or {}
+            rows.append(
+                {"run": run.name, "attack": attack["name"], "metric": attack["metric"]}
+                | {key: excess.get(key) for key in ("value", "low", "high")}
+                | {"recovers": attack.get("recovers")}
+            )
+    return rows
+
+
+def _membership(runs: Sequence[ComparedRun]) -> list[dict]:
+    return [
+        {
+            "run": run.name,
+            "attack": attack,
+            "auc": found.get("auc"),
+            "tpr_at_1_fpr": found.get("tpr_at_1_fpr"),
+            "forget": len(found["forget"]),
+            "holdout": len(found["holdout"]),
+        }
+        for run in runs
+        for attack, found in run.block("membership").items()
+    ]
+
+
+def _layers(runs: Sequence[ComparedRun]) -> list[dict]:
+    keys = ("parameter_distance", "cka_before", "cka_retrained")
+    return [
+        {"run": run.name, "layer": row["layer"]} | {key: row.get(key) for key in keys}
+        for run in runs
+        for row in run.block("layers") or ()
+    ]
+
+
+def _curves(runs: Sequence[ComparedRun]) -> list[dict]:
+    return [
+        {
+            "run": run.name,
+            "curve": name,
+            "along": curve.x,
+            "at": row[curve.x],
+            "loss": loss,
+            "value": value,
+        }
+        for run in runs
+        for name, curve in run.curves.items()
+        for row in curve.rows
+        for loss, value in row.items()
+        if loss != curve.x
+    ]
+
+
+def _cost(runs: Sequence[ComparedRun]) -> list[dict]:
+    found = []
+    for run in runs:
+        cost = run.block("cost")
+        seconds = {f"seconds: {k}": v for k, v in (cost.get("seconds") or {}).items()}
+        rest = {k: cost[k] for k in ("peak_bytes", "flops") if k in cost}
+        found.append((run.name, seconds | rest))
+    columns = list(dict.fromkeys(key for _, values in found for key in values))
+    return [
+        {"run": name} | {column: values.get(column) for column in columns}
+        for name, values in found
+        if values
+    ]
