@@ -1,9 +1,9 @@
 """Tables, figures and one self-contained HTML page from the results of a run."""
 
-from jaxunlearn.report.comparison_page import write_comparison
-from jaxunlearn.report.comparison_pareto import pareto_front
-from jaxunlearn.report.comparison_runs import ComparedRun, read_runs
-from jaxunlearn.report.comparison_scores import sentence_of
+from jaxunlearn.report.comparison.page import write_comparison
+from jaxunlearn.report.comparison.pareto import pareto_front
+from jaxunlearn.report.comparison.runs import ComparedRun, read_runs
+from jaxunlearn.report.comparison.scores import sentence_of
 from jaxunlearn.report.export import csv_text, latex_table, write_tables
 from jaxunlearn.report.influence_page import (
     Influential,

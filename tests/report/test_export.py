@@ -6,7 +6,7 @@ import re
 import pytest
 
 from jaxunlearn.report import csv_text, latex_table, write_tables
-from jaxunlearn.report.comparison_export import export_rows
+from jaxunlearn.report.comparison.export import export_rows
 from jaxunlearn.report.export import latex_escaped
 
 ROWS = [

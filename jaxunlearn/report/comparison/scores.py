@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from jaxunlearn.report.comparison_runs import ComparedRun
+from jaxunlearn.report.comparison.runs import ComparedRun
 from jaxunlearn.report.tables import text_of
 
 NEAR, HIGH, LOW, ZERO = "near", "high", "low", "zero"

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxunlearn.report.comparison_panels import look, panels, title
-from jaxunlearn.report.comparison_runs import ComparedRun
-from jaxunlearn.report.comparison_scores import interval, short
+from jaxunlearn.report.comparison.panels import look, panels, title
+from jaxunlearn.report.comparison.runs import ComparedRun
+from jaxunlearn.report.comparison.scores import interval, short
 from jaxunlearn.report.drawing import INK, legend
 
 if TYPE_CHECKING:

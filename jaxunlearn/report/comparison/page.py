@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from markupsafe import Markup
 
 from jaxunlearn.provenance import write_text
-from jaxunlearn.report import comparison_attacks as attacks
-from jaxunlearn.report import comparison_examples as examples
-from jaxunlearn.report import comparison_figures as figures
-from jaxunlearn.report import comparison_membership as membership
-from jaxunlearn.report import comparison_plane as plane
-from jaxunlearn.report import comparison_scores as scores
-from jaxunlearn.report import comparison_tables as tables
-from jaxunlearn.report.comparison_export import CAPTIONS, export_rows
-from jaxunlearn.report.comparison_panels import look, swatch
-from jaxunlearn.report.comparison_runs import ComparedRun
+from jaxunlearn.report.comparison import (
+    attacks,
+    examples,
+    figures,
+    membership,
+    plane,
+    scores,
+    tables,
+)
+from jaxunlearn.report.comparison.export import CAPTIONS, export_rows
+from jaxunlearn.report.comparison.panels import look, swatch
+from jaxunlearn.report.comparison.runs import ComparedRun
 from jaxunlearn.report.drawing import inline_svg, save_figure
 from jaxunlearn.report.export import write_tables
 from jaxunlearn.report.tables import html_table
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _FOLDER = Path(__file__).parent
+_FOLDERS = (_FOLDER, _FOLDER.parent)  # its own templates, and the look of all pages
 _KINDS = ("plane", "curves", "layers", "membership", "attacks")
 
 
@@ -138,7 +141,7 @@ def render_comparison(runs: Sequence[ComparedRun], drawn: Sequence[Drawn]) -> st
 
     check_runs(runs)
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
+        loader=jinja2.FileSystemLoader(_FOLDERS),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from jaxunlearn.report.comparison_runs import ComparedRun
-from jaxunlearn.report.comparison_scores import (
+from jaxunlearn.report.comparison.runs import ComparedRun
+from jaxunlearn.report.comparison.scores import (
     compared,
     labels_of,
     leading_scores,
     other_scores,
 )
-from jaxunlearn.report.comparison_tables import landmarks
+from jaxunlearn.report.comparison.tables import landmarks
 
 CAPTIONS = {
     "summary": "The runs beside the retrained and the original model.",

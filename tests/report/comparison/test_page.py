@@ -5,13 +5,13 @@ import re
 import pytest
 
 from jaxunlearn.report import ComparedRun, write_comparison
-from jaxunlearn.report.comparison_examples import (
+from jaxunlearn.report.comparison.examples import (
     MOST,
     coloured_by_loss,
     compared_examples,
 )
-from jaxunlearn.report.comparison_page import draw_comparison, render_comparison
-from jaxunlearn.report.comparison_tables import cost_rows, with_unit
+from jaxunlearn.report.comparison.page import draw_comparison, render_comparison
+from jaxunlearn.report.comparison.tables import cost_rows, with_unit
 
 _VOID = {"meta", "link", "input", "br", "hr", "img"}
 SECTIONS = (

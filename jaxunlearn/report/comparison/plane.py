@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from jaxunlearn.report.comparison_panels import ORIGINAL, RETRAINED, Look, look, plain
-from jaxunlearn.report.comparison_pareto import pareto_front
-from jaxunlearn.report.comparison_runs import ComparedRun
-from jaxunlearn.report.comparison_scores import finite, interval
+from jaxunlearn.report.comparison.panels import ORIGINAL, RETRAINED, Look, look, plain
+from jaxunlearn.report.comparison.pareto import pareto_front
+from jaxunlearn.report.comparison.runs import ComparedRun
+from jaxunlearn.report.comparison.scores import finite, interval
 from jaxunlearn.report.drawing import INK, PAPER, blank, key, legend
 
 if TYPE_CHECKING:

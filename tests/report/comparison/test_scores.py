@@ -3,14 +3,14 @@ import math
 import pytest
 
 from jaxunlearn.report import ComparedRun, sentence_of
-from jaxunlearn.report.comparison_scores import (
+from jaxunlearn.report.comparison.scores import (
     LEADING,
     best,
     compared,
     leading_scores,
     other_scores,
 )
-from jaxunlearn.report.comparison_tables import landmarks
+from jaxunlearn.report.comparison.tables import landmarks
 
 
 def _run(name, reference=None, **scores):

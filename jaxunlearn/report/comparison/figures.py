@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from jaxunlearn.report.comparison_format import is_number
-from jaxunlearn.report.comparison_panels import RETRAINED, look, panels, plain
-from jaxunlearn.report.comparison_plane import stretch_axis
-from jaxunlearn.report.comparison_runs import ComparedRun
-from jaxunlearn.report.comparison_scores import finite
+from jaxunlearn.report.comparison.format import is_number
+from jaxunlearn.report.comparison.panels import RETRAINED, look, panels, plain
+from jaxunlearn.report.comparison.plane import stretch_axis
+from jaxunlearn.report.comparison.runs import ComparedRun
+from jaxunlearn.report.comparison.scores import finite
 from jaxunlearn.report.drawing import INK, key, legend
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxunlearn.report.comparison_format import (
+from jaxunlearn.report.comparison.format import (
     FORMS,
     SHAPES,
     TRAINING_RUN,

@@ -6,25 +6,25 @@ import numpy as np
 import pytest
 
 from jaxunlearn.report import ComparedRun
-from jaxunlearn.report.comparison_attacks import (
+from jaxunlearn.report.comparison.attacks import (
     attack_figure,
     attack_names,
     attack_verdicts,
     verdict_sentence,
 )
-from jaxunlearn.report.comparison_figures import (
+from jaxunlearn.report.comparison.figures import (
     curve_figure,
     curve_names,
     layer_figure,
 )
-from jaxunlearn.report.comparison_membership import (
+from jaxunlearn.report.comparison.membership import (
     membership_figure,
     membership_line,
     membership_names,
 )
-from jaxunlearn.report.comparison_panels import look, plain, swatch
-from jaxunlearn.report.comparison_plane import front, plane_figure
-from jaxunlearn.report.comparison_runs import Curve
+from jaxunlearn.report.comparison.panels import look, plain, swatch
+from jaxunlearn.report.comparison.plane import front, plane_figure
+from jaxunlearn.report.comparison.runs import Curve
 
 
 def _texts(figure):

@@ -5,10 +5,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from jaxunlearn.report.comparison_format import is_number
-from jaxunlearn.report.comparison_panels import ORIGINAL, RETRAINED, Look, look, swatch
-from jaxunlearn.report.comparison_runs import ComparedRun
-from jaxunlearn.report.comparison_scores import (
+from jaxunlearn.report.comparison.format import is_number
+from jaxunlearn.report.comparison.panels import ORIGINAL, RETRAINED, Look, look, swatch
+from jaxunlearn.report.comparison.runs import ComparedRun
+from jaxunlearn.report.comparison.scores import (
     LEADING,
     MARKS,
     best,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from jaxunlearn.report.comparison_runs import ComparedRun
+from jaxunlearn.report.comparison.runs import ComparedRun
 from jaxunlearn.report.influence_page import visible
 from jaxunlearn.report.marking import MarkedAnswer, mark_answer
 

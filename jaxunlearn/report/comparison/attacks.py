@@ -7,8 +7,8 @@ by the attack. Only what it gets out beyond that had been left in the model.
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jaxunlearn.report.comparison_format import is_number
-from jaxunlearn.report.comparison_panels import (
+from jaxunlearn.report.comparison.format import is_number
+from jaxunlearn.report.comparison.panels import (
     ORIGINAL,
     RETRAINED,
     look,
@@ -16,8 +16,8 @@ from jaxunlearn.report.comparison_panels import (
     plain,
     title,
 )
-from jaxunlearn.report.comparison_runs import ComparedRun
-from jaxunlearn.report.comparison_scores import finite, label_of, short
+from jaxunlearn.report.comparison.runs import ComparedRun
+from jaxunlearn.report.comparison.scores import finite, label_of, short
 from jaxunlearn.report.drawing import INK, key, legend
 
 if TYPE_CHECKING:

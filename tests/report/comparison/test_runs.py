@@ -4,7 +4,7 @@ import math
 import pytest
 
 from jaxunlearn.report import read_runs
-from jaxunlearn.report.comparison_format import FORMS
+from jaxunlearn.report.comparison.format import FORMS
 
 ABOUT = {"format": "jaxunlearn scores", "name": "npo"}
 ATTACK = {"name": "relearning", "x": "steps", "metric": "forget_loss", "curves": {}}

@@ -1,0 +1,1 @@
+"""Any number of runs on one page, each beside the retrained model."""
