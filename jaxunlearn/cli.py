@@ -16,11 +16,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import tyro
 
+    from jaxunlearn.commands.attack import attack
     from jaxunlearn.commands.demo import demo
     from jaxunlearn.commands.evaluate import evaluate
     from jaxunlearn.commands.index import index
     from jaxunlearn.commands.influence import influence
     from jaxunlearn.commands.parity import parity
+    from jaxunlearn.commands.report import report
     from jaxunlearn.commands.train import train
     from jaxunlearn.commands.unlearn import unlearn
 
@@ -32,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "influence": influence,
         "index": index,
         "evaluate": evaluate,
+        "attack": attack,
+        "report": report,
         "parity": parity,
     }
     try:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -60,7 +60,8 @@ def answers(
     for row in ids:
         stop = np.flatnonzero(row == tokenizer.eos_token_id)
         kept = row[: stop[0]] if len(stop) else row
-        texts.append(tokenizer.decode(kept.tolist(), skip_special_tokens=True).strip())
+        text: Any = tokenizer.decode(kept.tolist(), skip_special_tokens=True)
+        texts.append(text.strip())
     return texts
 
 

@@ -1,6 +1,7 @@
 """Influence of training examples on a model's losses: scores, an index, and the truth.
 
-``scores(loss, params, train, query, method=...)`` is the one entry point.
+``scores(loss, params, train, query, method=...)`` is the one entry point; ``track`` has
+the same scores at every checkpoint of a training run.
 """
 
 from jaxunlearn.influence.activations import activation_scores
@@ -19,6 +20,12 @@ from jaxunlearn.influence.scores import (
     method_name,
     scores,
 )
+from jaxunlearn.influence.tracking import TRACKED, track, tracked_during
+from jaxunlearn.influence.tracking_files import (
+    InfluenceTrack,
+    load_track,
+    save_track,
+)
 from jaxunlearn.influence.unrolled import unrolled_influence
 from jaxunlearn.influence.validation import (
     leave_one_out,
@@ -31,8 +38,10 @@ __all__ = [
     "DIRECTED",
     "METHODS",
     "RESUMABLE",
+    "TRACKED",
     "Checkpoint",
     "InfluenceScores",
+    "InfluenceTrack",
     "Plan",
     "TrainingRun",
     "activation_scores",
@@ -43,6 +52,7 @@ __all__ = [
     "leave_one_out",
     "linear_datamodelling_score",
     "load_scores",
+    "load_track",
     "method_name",
     "open_index",
     "plan",
@@ -50,7 +60,10 @@ __all__ = [
     "projected_gradients",
     "rank_correlation",
     "save_scores",
+    "save_track",
     "scores",
     "top_k",
+    "track",
+    "tracked_during",
     "unrolled_influence",
 ]

@@ -66,7 +66,7 @@ def verdict_sentence(attack: Mapping[str, Any]) -> str:
     >>> verdict_sentence({"metric": "extraction_strength", "recovers": True,
     ...     "excess": {"value": 0.21, "low": 0.1, "high": 0.3}})
     'More comes back than from the retrained model: the largest excess of extraction
-    strength is 0.21 (95 % interval 0.1 to 0.3).'
+    strength is 0.21 (interval 0.1 to 0.3).'
     """
     judged = {
         True: "More comes back than from the retrained model",
@@ -146,7 +146,7 @@ def _with_interval(found: Mapping[str, Any] | None) -> str | None:
         return None
     if not (finite(low) and finite(high)):
         return short(value)
-    return f"{short(value)} (95 % interval {short(low)} to {short(high)})"
+    return f"{short(value)} (interval {short(low)} to {short(high)})"
 
 
 def _draw_points(

@@ -1,0 +1,231 @@
+"""How each attack is run on a model, and what it lacks where it cannot be."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from jaxunlearn.commands.attack_inputs import Inputs, Loaded
+from jaxunlearn.data import TokenizedData, prompt_and_completion, subset
+from jaxunlearn.evaluation import attacks
+from jaxunlearn.evaluation.answers import pad_token
+from jaxunlearn.evaluation.attacks import Recovered
+from jaxunlearn.evaluation.attacks.sampling import doublings
+from jaxunlearn.evaluation.memorization import extraction_strength
+
+if TYPE_CHECKING:
+    from jaxunlearn.commands.attack import Options
+
+CONTEXTS = (1, 2, 4)
+
+
+def nothing(inputs: Inputs) -> None:
+    """Return that an attack lacks nothing."""
+
+
+def file_of(name: str) -> Callable[[Inputs], str | None]:
+    """Return the check that a file was given."""
+    return lambda i: None if name in i.records else f"needs --{name} FILE"
+
+
+def prompts_of(inputs: Inputs) -> str | None:
+    """Return what is lacking where records have no prompts."""
+    if inputs.asked():
+        return None
+    return "needs records with prompts (question and answer, prompt and gt, ...)"
+
+
+def context_of(inputs: Inputs) -> str | None:
+    """Return what is lacking for relevant against irrelevant context."""
+    if "unrelated" in inputs.records or "holdout" in inputs.records:
+        return None
+    return "needs --unrelated FILE (or --holdout FILE), for irrelevant context"
+
+
+def paraphrases_of(inputs: Inputs) -> str | None:
+    """Return what is lacking where no question has a paraphrase."""
+    known = all("paraphrased_question" in r for r in inputs.records["forget"])
+    if known or "paraphrases" in inputs.records:
+        return None
+    return (
+        "needs --paraphrases FILE, or the field paraphrased_question in every record "
+        "of --forget"
+    )
+
+
+def strength(inputs: Inputs, one: Loaded, data: TokenizedData, length: int):
+    """Return the measure of extraction strength without the end of text."""
+
+    def score(statistics):
+        end = inputs.tokenizer.eos_token_id
+        return extraction_strength(statistics, drop_last=True, end_of_text=end)
+
+    return measured(inputs, one, data, length, score)
+
+
+def measured(inputs: Inputs, one: Loaded, data: TokenizedData, length: int, score):
+    """Return a measure of a model's parameters."""
+    return attacks.measure_of(
+        one.model, data, score, pad_id=pad_token(inputs.tokenizer), length=length
+    )
+
+
+def relearn(source: str) -> Callable:
+    """Return the relearning attack from the forget set or from a file."""
+
+    def run(inputs: Inputs, options: "Options", one: Loaded) -> list[Recovered]:
+        forget = inputs.forget
+        if source == "forget":
+            known, held_out = attacks.halves(len(forget.examples), seed=options.seed)
+            learned = subset(forget, known)
+            parts = [subset(forget, held_out), learned]
+        else:
+            learned, parts = inputs.tokens(inputs.records[source]), [forget]
+        length = max(forget.length, learned.length)
+        return attacks.relearning(
+            one.model,
+            one.params,
+            learned,
+            [strength(inputs, one, part, length) for part in parts],
+            pad_id=pad_token(inputs.tokenizer),
+            steps=(0, *doublings(options.steps)),
+            learning_rate=options.learning_rate,
+            batch_size=options.relearning_batch_size,
+            length=length,
+            seed=options.seed,
+        )
+
+    return run
+
+
+def quantize(inputs: Inputs, options: "Options", one: Loaded) -> list[Recovered]:
+    """Measure under int8 and NF4."""
+    measure = strength(inputs, one, inputs.forget, inputs.forget.length)
+    return [attacks.quantization(one.params, measure)]
+
+
+def context(inputs: Inputs, options: "Options", one: Loaded) -> list[Recovered]:
+    """Measure with relevant and irrelevant text in front."""
+    records, texts = inputs.records, inputs.records.get("context")
+    available = len(records["forget"]) - 1 if texts is None else len(texts)
+    counts = [count for count in CONTEXTS if count <= available]
+    pairs = [
+        attacks.with_context(
+            inputs.forget,
+            records["forget"],
+            records.get("unrelated") or records["holdout"],
+            inputs.tokenizer,
+            count=count,
+            max_length=inputs.max_length,
+            texts=texts,
+            seed=options.seed,
+        )
+        for count in counts
+    ]
+    length = max(data.length for pair in pairs for data in pair)
+
+    def probable(data: TokenizedData):
+        return measured(inputs, one, data, length, attacks.probability)
+
+    measures = [(probable(relevant), probable(other)) for relevant, other in pairs]
+    return [attacks.in_context(one.params, probable(inputs.forget), measures, counts)]
+
+
+def prefixes(inputs: Inputs, options: "Options", one: Loaded) -> list[Recovered]:
+    """Measure with words in front, the best so far."""
+    words = attacks.PREFIXES if inputs.prefixes is None else inputs.prefixes
+    sets = [inputs.forget]
+    sets += [
+        attacks.prefixed(
+            inputs.forget, word, inputs.tokenizer, max_length=inputs.max_length
+        )
+        for word in words
+    ]
+    length = max(data.length for data in sets)
+    measures = [strength(inputs, one, data, length) for data in sets]
+    return [attacks.best_prompt(one.params, measures)]
+
+
+def paraphrases(inputs: Inputs, options: "Options", one: Loaded) -> list[Recovered]:
+    """Measure with the question in other words, the best of both."""
+    forget = inputs.records["forget"]
+    if "paraphrases" in inputs.records:
+        others = [
+            {"prompt": prompt_and_completion(p)[0], "gt": prompt_and_completion(r)[1]}
+            for p, r in zip(inputs.records["paraphrases"], forget, strict=True)
+        ]
+    else:
+        others = attacks.paraphrased(forget)
+    sets = [inputs.forget, inputs.tokens(others)]
+    length = max(data.length for data in sets)
+    measures = [strength(inputs, one, data, length) for data in sets]
+    return [attacks.best_prompt(one.params, measures)]
+
+
+def sample(inputs: Inputs, options: "Options", one: Loaded) -> list[Recovered]:
+    """Draw answers, and branch at the first token."""
+    import jax
+
+    pairs = [prompt_and_completion(r) for r in inputs.records["forget"]]
+    prompts, truths = [p for p, _ in pairs], [t.strip() for _, t in pairs]
+    sizes = [int((e.labels != -100).sum()) for e in inputs.forget.examples]
+    longest = max(
+        len(e.input_ids) - size
+        for e, size in zip(inputs.forget.examples, sizes, strict=True)
+    )
+    room = one.model.config.n_positions - longest
+    settings: dict[str, Any] = {
+        "max_new_tokens": max(2, min(max(sizes), room)),
+        "batch_size": options.batch_size,
+    }
+    asked = (one.model, one.params, inputs.tokenizer, prompts, truths)
+    draws = attacks.sampling(
+        *asked,
+        key=jax.random.key(options.seed),
+        samples=options.samples,
+        temperature=options.temperature,
+        **settings,
+    )
+    branches = min(options.samples, one.model.config.vocab_size)
+    return [draws, attacks.branching(*asked, branches=branches, **settings)]
+
+
+def embedding(inputs: Inputs, options: "Options", one: Loaded) -> list[Recovered]:
+    """Find an offset of prompt embeddings on one half; measure on the other."""
+    known, held_out = attacks.halves(len(inputs.forget.examples), seed=options.seed)
+    return [
+        attacks.soft_prompt(
+            one.model,
+            one.params,
+            subset(inputs.forget, known),
+            subset(inputs.forget, held_out),
+            pad_id=pad_token(inputs.tokenizer),
+            steps=(0, *doublings(options.offset_steps)),
+            batch_size=options.batch_size,
+        )
+    ]
+
+
+def lens(inputs: Inputs, options: "Options", one: Loaded) -> list[Recovered]:
+    """Decode every layer."""
+    found = attacks.logit_lens(
+        one.model,
+        one.params,
+        inputs.forget,
+        pad_id=pad_token(inputs.tokenizer),
+        batch_size=options.batch_size,
+    )
+    return [found.reciprocal_rank, found.probability]
+
+
+def probe(inputs: Inputs, options: "Options", one: Loaded) -> list[Recovered]:
+    """Tell forgotten from unseen examples, layer by layer."""
+    return [
+        attacks.membership_probe(
+            one.model,
+            one.params,
+            inputs.forget,
+            inputs.tokens(inputs.records["holdout"]),
+            pad_id=pad_token(inputs.tokenizer),
+            seed=options.seed,
+            batch_size=options.batch_size,
+        )
+    ]

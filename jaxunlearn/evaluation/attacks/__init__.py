@@ -1,0 +1,66 @@
+"""Attacks that try to bring forgotten data back, and what they recover."""
+
+from jaxunlearn.evaluation.attacks.context import in_context, with_context
+from jaxunlearn.evaluation.attacks.embedding import soft_prompt
+from jaxunlearn.evaluation.attacks.measures import measure_of, probability
+from jaxunlearn.evaluation.attacks.probes import (
+    LogitLens,
+    auc_values,
+    logit_lens,
+    membership_probe,
+    ridge_probe,
+)
+from jaxunlearn.evaluation.attacks.prompts import (
+    PREFIXES,
+    best_prompt,
+    paraphrased,
+    prefixed,
+    prepended,
+)
+from jaxunlearn.evaluation.attacks.quantization import (
+    Quantized,
+    quantization,
+    quantized,
+)
+from jaxunlearn.evaluation.attacks.recovery import (
+    Point,
+    Recovered,
+    Recovery,
+    curve,
+    largest_mean,
+    recovery,
+)
+from jaxunlearn.evaluation.attacks.relearning import halves, relearning
+from jaxunlearn.evaluation.attacks.sampling import branching, expected_best, sampling
+
+__all__ = [
+    "PREFIXES",
+    "LogitLens",
+    "Point",
+    "Quantized",
+    "Recovered",
+    "Recovery",
+    "auc_values",
+    "best_prompt",
+    "branching",
+    "curve",
+    "expected_best",
+    "halves",
+    "in_context",
+    "largest_mean",
+    "logit_lens",
+    "measure_of",
+    "membership_probe",
+    "paraphrased",
+    "prefixed",
+    "prepended",
+    "probability",
+    "quantization",
+    "quantized",
+    "recovery",
+    "relearning",
+    "ridge_probe",
+    "sampling",
+    "soft_prompt",
+    "with_context",
+]

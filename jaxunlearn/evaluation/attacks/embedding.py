@@ -1,0 +1,126 @@
+"""An attack in embedding space: one vector, added to every token of every prompt.
+
+It stands for all prompts that could be written. A single vector of the model's width,
+found on one half of the forgotten examples and measured on the other: wide enough to
+steer a model around a refusal, too narrow to carry the answers of examples it was not
+found on. It is added rather than put in front as a virtual token, because that would
+move every prompt to positions where the model never saw one begin.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxunlearn.data import TokenizedData
+from jaxunlearn.data.examples import NO_LOSS
+from jaxunlearn.evaluation.attacks.recovery import Recovered
+from jaxunlearn.models.gpt2 import GPT2
+from jaxunlearn.training.losses import fixed_batches
+from jaxunlearn.types import Batch, Params
+
+STEPS = (0, 1, 2, 4, 8, 16, 32, 64)
+RELATIVE_RATE = 0.1
+"""Adam's learning rate as a share of the root mean square of the token embeddings."""
+
+
+def soft_prompt(
+    model: GPT2,
+    params: Params,
+    known: TokenizedData,
+    held_out: TokenizedData,
+    *,
+    pad_id: int,
+    steps: Sequence[int] = STEPS,
+    learning_rate: float = RELATIVE_RATE,
+    batch_size: int = 32,
+    length: int | None = None,
+    on_step: Callable[[int], None] | None = None,
+) -> Recovered:
+    """Find one offset of prompt embeddings on ``known``; measure on ``held_out``.
+
+    Minimises the mean loss over ``known`` with Adam, full gradient a step, from zero.
+
+    Args:
+      model: The model.
+      params: Its parameters.
+      known: Examples whose answers the attacker has.
+      held_out: Examples whose answers are to come back.
+      pad_id: Token that fills the padding.
+      steps: When to measure, from 0 (no offset) upward.
+      learning_rate: Of Adam, as a share of the embeddings' root mean square.
+      batch_size: Examples at a time; changes nothing beyond rounding.
+      length: Tokens to pad to; None is the longest example.
+      on_step: Called with the number of steps done.
+
+    Returns:
+      Strengths are ``steps``; values ``exp(-loss)`` of the held-out examples.
+
+    Raises:
+      ValueError: ``steps`` does not begin with 0 or does not rise; an example has no
+        prompt, where the offset would act.
+
+    Cost: a forward and backward pass over ``known`` a step.
+
+    Source: after Schwinn et al. 2024, Soft prompt threats, section 3, whose attack is
+    an offset for each prompt, found with its own answer. Ours is universal and judged
+    on held-out prompts, so that it cannot put in what it is to find.
+    """
+    steps = tuple(int(step) for step in steps)
+    if steps[:1] != (0,) or any(b <= a for a, b in zip(steps, steps[1:], strict=False)):
+        raise ValueError(f"steps={steps}: must begin with 0 and rise")
+    for name, data in (("known", known), ("held_out", held_out)):
+        bare = [i for i, e in enumerate(data.examples) if e.labels[0] != NO_LOSS]
+        if bare:
+            raise ValueError(
+                f"{name}: examples {bare[:5]} have no prompt, where an offset could act"
+            )
+    length = length or max(known.length, held_out.length)
+    settings = {"pad_id": pad_id, "batch_size": batch_size, "length": length}
+    gradient, losses = compiled_offset(model)
+    embedding = params["wte"]["embedding"].astype(jnp.float32)
+    size = jnp.sqrt(jnp.mean(jnp.square(embedding)))
+    transform = optax.adam(learning_rate * size)
+    offset = jnp.zeros(embedding.shape[1], jnp.float32)
+    state = transform.init(offset)
+    values = []
+    for step in range(steps[-1] + 1):
+        if step in steps:
+            parts = [
+                losses(offset, params, batch)
+                for batch in fixed_batches(held_out, **settings)
+            ]
+            found = np.concatenate(parts)[: len(held_out.examples)]
+            values.append(np.exp(-found.astype(np.float64)))
+        if step == steps[-1]:
+            break
+        slopes = [
+            gradient(offset, params, batch)
+            for batch in fixed_batches(known, **settings)
+        ]
+        slope = sum(slopes[1:], slopes[0]) / len(known.examples)
+        change, state = transform.update(slope, state)
+        offset = optax.apply_updates(offset, change)
+        if on_step is not None:
+            on_step(step + 1)
+    return Recovered(steps, np.stack(values))
+
+
+@functools.cache
+def compiled_offset(model: GPT2) -> tuple[Callable, Callable]:
+    """Return the jitted gradient and losses with an offset [D] on prompt tokens."""
+
+    def losses(offset: jax.Array, params: Params, batch: Batch) -> jax.Array:
+        prompt = (batch["attention_mask"] > 0) & (batch["labels"] == NO_LOSS)
+        # Tokens without loss in the middle of an answer are no prompt.
+        prompt &= jnp.cumsum(batch["labels"] != NO_LOSS, axis=1) == 0
+        everywhere = prompt[..., None] * offset
+        return model.per_example_loss(params, batch, embedding_offset=everywhere)
+
+    def total(offset: jax.Array, params: Params, batch: Batch) -> jax.Array:
+        return jnp.sum(batch["weight"] * losses(offset, params, batch))
+
+    return jax.jit(jax.grad(total)), jax.jit(losses)

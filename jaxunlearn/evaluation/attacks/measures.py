@@ -1,0 +1,48 @@
+"""What counts as recovered: numbers of each example, higher = more of it is there."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from jaxunlearn.data import TokenizedData
+from jaxunlearn.evaluation.token_statistics import (
+    TokenStatistics,
+    mean_losses,
+    token_statistics,
+)
+from jaxunlearn.models.gpt2 import GPT2
+from jaxunlearn.types import Params
+
+Measure = Callable[[Params], np.ndarray]
+Score = Callable[[Sequence[TokenStatistics]], np.ndarray]
+
+
+def probability(statistics: Sequence[TokenStatistics]) -> np.ndarray:
+    """Return ``exp(-L)``, the geometric mean probability of the tokens, float64[n]."""
+    return np.exp(-mean_losses(statistics))
+
+
+def measure_of(
+    model: GPT2,
+    data: TokenizedData,
+    score: Score,
+    *,
+    pad_id: int,
+    batch_size: int = 32,
+    length: int | None = None,
+) -> Measure:
+    """Return the function ``params -> score of each example of data``."""
+
+    def measure(params: Params) -> np.ndarray:
+        return score(
+            token_statistics(
+                model,
+                params,
+                data,
+                pad_id=pad_id,
+                batch_size=batch_size,
+                length=length,
+            )
+        )
+
+    return measure
