@@ -17,6 +17,8 @@ from jaxunlearn.report import console_table
 FORMAT = "jaxunlearn attack"
 LEVEL = 0.95
 RESAMPLES = 5000
+LEAST_EXCESS = 0.01
+"""Of metrics that all go from 0 to 1; less is no recovery, however sure it is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,7 +194,11 @@ def entries_of(name: str, inputs: Inputs, options: Options) -> list[dict]:
     for position, entry in enumerate(attacked.entries):
         ours = runs["model"][0][1][position]
         options_of = {"starts_unattacked": entry.starts_unattacked}
-        together = {"level": family_level(), "resamples": RESAMPLES}
+        together = {
+            "level": family_level(),
+            "resamples": RESAMPLES,
+            "least": LEAST_EXCESS,
+        }
         against = [
             (
                 recovery(ours, found[position], **options_of, **together),
@@ -273,7 +279,10 @@ def show(found: list[dict], lacking: dict[str, str | None]) -> None:
     if rows:
         title = "What comes back beyond what the retrained model gives"
         console.print(console_table(rows, title=title))
-        console.print("Intervals hold for all attacks together, with 95 %.")
+        console.print(
+            f"Intervals hold for all attacks together, with 95 %; it recovers "
+            f"where one lies above {LEAST_EXCESS}."
+        )
     for name, reason in lacking.items():
         if reason is not None:
             console.print(f"not run: {name}: {reason}")

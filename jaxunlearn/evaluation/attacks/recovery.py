@@ -45,7 +45,7 @@ class Recovery(NamedTuple):
         None. What is there for everyone to see.
       added: The largest growth of the difference beyond ``unattacked``; else None. What
         the attack itself brings back.
-      recovers: ``excess.low > 0``.
+      recovers: ``excess.low > least``.
     """
 
     excess: Interval
@@ -71,6 +71,7 @@ def recovery(
     reference: Recovered,
     *,
     starts_unattacked: bool = True,
+    least: float = 0.0,
     seed: int = 0,
     resamples: int = 2000,
     level: float = 0.95,
@@ -85,6 +86,8 @@ def recovery(
       model: Of the model in question.
       reference: Of the retrained model, at the same strengths and examples.
       starts_unattacked: Whether the first strength is no attack.
+      least: The excess that counts. Two models always differ a little, and with many
+        examples a millionth is surely there and means nothing.
       seed: Of the bootstrap.
       resamples: Of the bootstrap.
       level: Of the intervals, which hold for all strengths at once; see
@@ -112,7 +115,7 @@ def recovery(
         unattacked = largest_mean(differences[:1], **settings)
         if len(differences) > 1:
             added = largest_mean(differences[1:] - differences[:1], **settings)
-    return Recovery(excess, unattacked, added, excess.low > 0)
+    return Recovery(excess, unattacked, added, excess.low > least)
 
 
 def largest_mean(

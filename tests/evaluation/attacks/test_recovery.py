@@ -116,3 +116,12 @@ def test_bad_input(found, change, message):
 def test_one_example_has_no_interval():
     with pytest.raises(ValueError, match="1 examples"):
         largest_mean(np.ones((2, 1)))
+
+
+def test_what_is_sure_and_too_small_to_matter_is_no_recovery():
+    small = 1e-4 + 1e-6 * np.random.default_rng(0).normal(size=(1, 40))
+    ours, theirs = Recovered((0,), small), Recovered((0,), np.zeros((1, 40)))
+    assert recovery(ours, theirs).recovers
+    found = recovery(ours, theirs, least=0.01)
+    assert found.excess.low > 0
+    assert not found.recovers
