@@ -70,7 +70,7 @@ def verdict_sentence(attack: Mapping[str, Any]) -> str:
     """
     judged = {
         True: "More comes back than from the retrained model",
-        False: "No more comes back than from the retrained model",
+        False: "It is not shown that more comes back than from the retrained model",
         None: "Not judged",
     }[attack.get("recovers")]
     excess, added = (_with_interval(attack.get(key)) for key in ("excess", "added"))

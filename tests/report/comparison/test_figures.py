@@ -245,7 +245,7 @@ def test_strengths_that_are_names_stand_side_by_side():
 def test_verdicts_say_what_the_file_says(compared_runs):
     found = attack_verdicts(compared_runs, "relearning")
     assert [one.recovers for one in found] == [False, True, True]
-    assert found[0].sentence.startswith("No more comes back")
+    assert found[0].sentence.startswith("It is not shown that more comes")
     assert "0.29 (interval 0.23 to 0.35)" in found[1].sentence
     assert found[0].note == "Batches of 8, learning rate 1e-4."
 

@@ -126,7 +126,7 @@ def test_every_section_is_there_with_its_numbers(page):
         "summary": "2.98 best [2.8, 3.13] −0.07 0.66 hw",
         "curves": "Calibration",
         "membership": "first-epoch: AUC 0.",
-        "attacks": "first-epoch: No more comes back than from the retrained model",
+        "attacks": "first-epoch: It is not shown that more comes back",
         "cost": "45 min 20 s",
         "missing": "needs --canaries FILE, which was not given",
         "provenance": "jaxunlearn evaluate --model 'runs/first-epoch/model'",
