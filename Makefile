@@ -8,6 +8,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+# Two processes, a file of tests in one: half of a test's time is one core compiling.
+PARALLEL ?= --numprocesses 2 --dist loadfile
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 
@@ -17,7 +19,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/jaxunlearn demo $(ARGS)
 
 test: $(VENV)/.installed-test
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check

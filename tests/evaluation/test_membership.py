@@ -156,6 +156,7 @@ def one_by_one(small, data):
     return score
 
 
+@pytest.mark.slow
 def test_gradient_norm_is_the_mean_over_torchs_tensors(small, data, one_by_one):
     assert small.model.config.resid_pdrop > 0  # which must not make it random
     expected = [one_by_one(e.input_ids, e.labels) for e in data.examples]
