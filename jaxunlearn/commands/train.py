@@ -5,16 +5,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxunlearn.commands.console import console, progress_bar
+from jaxunlearn.commands.train_track import (
+    save_tracked,
+    tracked_methods,
+    tracker_of,
+)
 from jaxunlearn.data import (
     check_tokenizer,
     load_tokenizer,
     read_records,
     record_text,
+    subset,
+    tokenize,
     train_tokenizer,
 )
 from jaxunlearn.report import console_table
 
 if TYPE_CHECKING:
+    from jaxunlearn.influence.tracking import Tracker
     from jaxunlearn.models import GPT2
     from jaxunlearn.training import Run
 
@@ -43,6 +51,8 @@ def train(
     record_dtype: str = "float32",
     head_entries: int = 64,
     evaluate: str | None = None,
+    track: str | None = None,
+    track_methods: str = "gradient_dot,act_act",
 ) -> int:
     """Train or fine-tune a GPT-2 into a run directory that can be unlearned from.
 
@@ -77,12 +87,22 @@ def train(
       record_dtype: float32 or bfloat16.
       head_entries: Largest entries a token kept of the output head's gradient.
       evaluate: Records whose mean loss is measured after each epoch.
+      track: Records, such as those that may have to be forgotten one day, whose
+        influence is followed: before training and after each epoch their scores with
+        every training example, their losses and the norms of their gradients layer
+        by layer, into OUT/influence_track.npz. Holds as many gradients in memory as
+        there are such records: name few.
+      track_methods: Scores to follow, with commas between. The two by default cost an
+        evaluation about as much as an epoch of training; hvp and the inverse
+        curvatures cost many times that.
     """
     from jaxunlearn import training
     from jaxunlearn.models import save_pretrained
 
     records = read_records(data)
     held_out = None if evaluate is None else read_records(evaluate)
+    followed = None if track is None else read_records(track)
+    methods = () if track is None else tracked_methods(track_methods)
     recipe = training.Recipe(
         epochs=epochs,
         batch_size=batch_size,
@@ -119,12 +139,15 @@ def train(
         f"{len(records)} records, longest {run.data.length} tokens; "
         f"{run.data.truncated} cut at {run.max_length}. Run: {out}"
     )
-    losses = evaluations(run, held_out)
+    tracker = None if followed is None else tracker_of(run, followed, methods)
+    losses = evaluations(run, held_out, tracker)
     result = train_run(run, params, evaluate=losses)
     save_pretrained(run.model, result.params, run.directory / "model", run.tokenizer)
     console.print(console_table(result.evaluations, title="Mean loss (nats a token)"))
     if recording is not None:
         console.print(recording_note(run))
+    if tracker is not None and followed is not None:
+        console.print(save_tracked(run, tracker, followed), soft_wrap=True)
     console.print(f"Model: {out / 'model'}\nUnlearn: {next_command(out)}")
     return 0
 
@@ -157,9 +180,10 @@ def starting_point(
     return network, params, words
 
 
-def evaluations(run: "Run", held_out: list[dict] | None):
-    """Return the function that measures training and held-out loss."""
-    from jaxunlearn.data import subset, tokenize
+def evaluations(
+    run: "Run", held_out: list[dict] | None, tracker: "Tracker | None" = None
+):
+    """Return the function that measures the losses, and tracks influence beside."""
     from jaxunlearn.training import mean_loss_of
 
     # A fixed sample of the training data: the whole would double a short run.
@@ -172,6 +196,9 @@ def evaluations(run: "Run", held_out: list[dict] | None):
         name: mean_loss_of(run.model, part, pad_id=run.pad_id)
         for name, part in sets.items()
     }
+    if tracker is not None:
+        # Of what is tracked a loss alone is told: a table of losses holds no scores.
+        measures["tracked"] = lambda params: tracker(params)["influence/query_loss"]
     return lambda params: {name: f(params) for name, f in measures.items()}
 
 

@@ -8,7 +8,13 @@ import jax
 import pytest
 
 from jaxunlearn.commands import attack_table
-from jaxunlearn.commands.attack import LEAST_EXCESS, Options, attack, entries_of, finished
+from jaxunlearn.commands.attack import (
+    LEAST_EXCESS,
+    Options,
+    attack,
+    entries_of,
+    finished,
+)
 from jaxunlearn.commands.attack_inputs import prepare
 from jaxunlearn.commands.attack_table import ATTACKS
 from jaxunlearn.evaluation.attacks import Recovered

@@ -252,6 +252,7 @@ def run_directories(tmp_path_factory):
         attack_file = {"about": about, "attacks": attacks, "not_run": not_run}
         (place / "attack.json").write_text(json.dumps(attack_file))
     write_unlearn_run(folder / "by hand")
+    write_track(folder / "by hand")
     return [
         *(folder / f"run{number}" for number in range(len(runs))),
         folder / "by hand",
@@ -275,6 +276,31 @@ def write_unlearn_run(place):
     lines = [{"loss": {"step": s, "loss": 5 - s / 8, **row}} for s in range(30)]
     lines += [{"evaluation": {"step": s, "unseen": 4 - s / 10}} for s in (10, 20)]
     (place / "losses.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+
+
+def write_track(place):
+    """Influence followed through three epochs on six records, the first of 40."""
+    from jaxunlearn.influence import InfluenceTrack, save_track
+
+    draw = np.random.default_rng(3)
+    scores = draw.normal(0, 0.1, (4, 6, 40)) + np.linspace(0, 1, 4)[:, None, None] * (
+        np.arange(40) == np.arange(6)[:, None]
+    )
+    norms = np.exp(draw.normal(size=(4, 5, 6)))
+    track = InfluenceTrack(
+        scores={"gradient_dot": scores.astype(np.float32)},
+        losses=np.ones((4, 40), np.float32),
+        query_losses=np.ones((4, 6), np.float32),
+        gradient_norms=norms.astype(np.float32),
+        groups=("wte", "wpe", "h/0", "h/1", "ln_f"),
+        index=np.arange(40),
+        coverage={"layers": None, "parameters": 97, "of": 97},
+        solvers={"gradient_dot": ({},) * 4},
+        hashes=tuple("abcd"),
+    )
+    save_track(place / "influence_track.npz", track)
+    same = {"same": [[i] for i in range(6)]}
+    (place / "influence_track.json").write_text(json.dumps(same))
 
 
 @pytest.fixture(scope="session")

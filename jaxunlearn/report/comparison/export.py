@@ -10,6 +10,7 @@ from jaxunlearn.report.comparison.scores import (
     other_scores,
 )
 from jaxunlearn.report.comparison.tables import landmarks
+from jaxunlearn.report.comparison.track import norm_rows, track_rows
 
 CAPTIONS = {
     "summary": "The runs beside the retrained and the original model.",
@@ -20,6 +21,9 @@ CAPTIONS = {
     "membership": "Membership attacks.",
     "layers": "Change of each layer.",
     "curves": "Losses on the way.",
+    "track": "Influence through training on the records that were followed: mean "
+    "scores with 95 % intervals over the records.",
+    "track_norms": "Mean gradient norm of the followed records in each part.",
     "cost": "Cost.",
 }
 """What the tables hold, by name."""
@@ -35,6 +39,8 @@ def export_rows(runs: Sequence[ComparedRun]) -> dict[str, list[dict]]:
         "membership": _membership(runs),
         "layers": _layers(runs),
         "curves": _curves(runs),
+        "track": track_rows(runs),
+        "track_norms": norm_rows(runs),
         "cost": _cost(runs),
     }
 

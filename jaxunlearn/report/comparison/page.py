@@ -16,6 +16,8 @@ from jaxunlearn.report.comparison import (
     plane,
     scores,
     tables,
+    track,
+    track_figures,
 )
 from jaxunlearn.report.comparison.export import CAPTIONS, export_rows
 from jaxunlearn.report.comparison.panels import look, swatch
@@ -29,15 +31,16 @@ if TYPE_CHECKING:
 
 _FOLDER = Path(__file__).parent
 _FOLDERS = (_FOLDER, _FOLDER.parent)  # its own templates, and the look of all pages
-_KINDS = ("plane", "curves", "layers", "membership", "attacks")
+_KINDS = ("plane", "curves", "track", "layers", "membership", "attacks")
 
 
 class Drawn(NamedTuple):
     """A figure of the page.
 
     Attributes:
-        kind: Its section: plane, curves, layers, membership or attacks.
-        of: What it shows: the name of a curve or an attack; "" where there is one.
+        kind: Its section: plane, curves, track, layers, membership or attacks.
+        of: What it shows: the name of a curve, an attack or a method; "" where there is
+            one.
         stem: Its file's name without extension.
         label: What a screen reader says.
         figure: The figure.
@@ -95,6 +98,13 @@ def draw_comparison(runs: Sequence[ComparedRun]) -> list[Drawn]:
         wanted.append(
             ("curves", name, label, lambda n=name: figures.curve_figure(runs, n))
         )
+    for name in track.method_names(runs):
+        label = f"Influence through training: {track.method_label(name)}"
+        draw = lambda n=name: track_figures.score_figure(runs, n)  # noqa: E731
+        wanted.append(("track", name, label, draw))
+    label = "Gradient norms through training"
+    draw = lambda: track_figures.norm_figure(runs)  # noqa: E731
+    wanted.append(("track", "gradient_norms", label, draw))
     label = "Change of each layer"
     wanted.append(("layers", "", label, lambda: figures.layer_figure(runs)))
     for name in membership.membership_names(runs):
@@ -156,6 +166,9 @@ def render_comparison(runs: Sequence[ComparedRun], drawn: Sequence[Drawn]) -> st
         membership_of=membership.membership_line,
         swatch=swatch,
         table=_table,
+        track_label=track.method_label,
+        track_of=track_figures.track_line,
+        track_sign=lambda name: track.method_sign(runs, name),
         verdicts=lambda name: attacks.attack_verdicts(runs, name),
     )
     leading, others = scores.leading_scores(runs), scores.other_scores(runs)

@@ -12,6 +12,7 @@ from jaxunlearn.report.comparison.format import (
     is_number,
     read_form,
 )
+from jaxunlearn.report.comparison.track import TRACK, Tracked, read_track
 
 
 class Curve(NamedTuple):
@@ -41,6 +42,7 @@ class ComparedRun:
         curves: Losses over steps or over tried step sizes, by name.
         about: Form of a file -> who wrote it, how.
         sources: The files.
+        track: Influence through training, where it was followed.
     """
 
     name: str
@@ -51,6 +53,7 @@ class ComparedRun:
     curves: Mapping[str, Curve] = dataclasses.field(default_factory=dict)
     about: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     sources: tuple[str, ...] = ()
+    track: Tracked | None = None
 
     def block(self, name: str) -> Any:
         """A part of the scores file; an empty dict where it is absent or null."""
@@ -63,8 +66,9 @@ def read_runs(
     """Reads runs; files of different forms that carry one name are one run.
 
     Args:
-        paths: Directories with scores.json, attack.json, unlearning.json or
-            losses.jsonl, or single files of these forms under any name.
+        paths: Directories with scores.json, attack.json, unlearning.json,
+            losses.jsonl or influence_track.npz, or single files of these forms under
+            any name.
         names: What to call each; by default what its files say they are of, else
             the directory's or file's name, made longer where two would be the same.
 
@@ -145,6 +149,7 @@ def compared_run(name: str, files: Mapping[str, tuple[Path, Any]]) -> ComparedRu
         curves=_curves(blocks, unlearning, contents.get("losses", ())),
         about=about,
         sources=tuple(str(path) for path, _ in files.values()),
+        track=contents.get("track"),
     )
 
 
@@ -155,15 +160,20 @@ def _read(path: Path) -> dict[str, tuple[Path, Any]]:
             f"run={path} does not exist: name a run's directory or a scores file"
         )
     if not path.is_dir():
+        if path.suffix == Path(TRACK).suffix:
+            return {"track": (path, read_track(path))}
         form, value = read_form(path)
         return {form: (path, value)}
     found = {}
     for form, name in FORMS.items():
         if (path / name).exists():
             found[form] = (path / name, read_form(path / name, form)[1])
+    if (path / TRACK).exists():
+        found["track"] = (path / TRACK, read_track(path / TRACK))
     if not found:
         raise FileNotFoundError(
-            f"run={path}: none of {', '.join(FORMS.values())} is there; "
+            f"run={path}: none of {', '.join((*FORMS.values(), TRACK))} is "
+            f"there; "
             f"`jaxunlearn evaluate --out {path / 'scores.json'}` would make the first"
         )
     if (path / TRAINING_RUN).exists():
@@ -200,7 +210,7 @@ def _parts(path: Path) -> tuple[str, ...]:
     whole = path.resolve()
     if whole.is_dir():
         return whole.parts
-    usual = whole.name in FORMS.values()
+    usual = whole.name in (*FORMS.values(), TRACK)
     return whole.parent.parts if usual else (*whole.parent.parts, whole.stem)
 
 

@@ -14,7 +14,8 @@ pytestmark = pytest.mark.skipif(
     BROWSER is None, reason=f"none of {', '.join(NAMES)} is installed"
 )
 SECTIONS = (
-    "summary plane curves layers examples membership attacks cost missing provenance"
+    "summary plane curves track layers examples membership attacks cost missing "
+    "provenance"
 ).split()
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
@@ -104,7 +105,7 @@ def test_every_section_and_figure_has_a_size(wide, phone):
     for found in (wide, phone):
         assert list(found["sections"]) == SECTIONS
         assert all(box[2] > 300 and box[3] > 40 for box in found["sections"].values())
-        assert len(found["figures"]) == 11
+        assert len(found["figures"]) == 13
         assert all(box[2] > 250 and box[3] > 100 for box in found["figures"])
         assert found["swatches"]
         assert all(box[2] > 20 and box[3] > 8 for box in found["swatches"])

@@ -15,12 +15,14 @@ from jaxunlearn.report.comparison.tables import cost_rows, with_unit
 
 _VOID = {"meta", "link", "input", "br", "hr", "img"}
 SECTIONS = (
-    "summary plane curves layers examples membership attacks cost missing provenance"
+    "summary plane curves track layers examples membership attacks cost missing "
+    "provenance"
 ).split()
 COMMANDS = {
     "summary": "jaxunlearn evaluate",
     "plane": "jaxunlearn evaluate",
     "curves": "jaxunlearn train",
+    "track": "jaxunlearn train --track",
     "layers": "jaxunlearn evaluate",
     "examples": "jaxunlearn evaluate",
     "membership": "jaxunlearn evaluate",
@@ -84,7 +86,9 @@ def test_page_figures_and_tables_are_written_and_nothing_else(comparison_page):
     stems += ["curves_losses", "curves_training"]
     stems += [f"membership_{n}" for n in ("loss", "zlib", "min_k")]
     stems += ["attacks_relearning", "attacks_quantisation"]
+    stems += ["track_gradient_dot", "track_gradient_norms"]
     tables = "summary scores attacks verdicts membership layers curves cost".split()
+    tables += ["track", "track_norms"]
     expected = {f"figures/{stem}.{kind}" for stem in stems for kind in ("png", "svg")}
     expected |= {f"tables/{name}.{kind}" for name in tables for kind in ("csv", "tex")}
     assert written == expected | {"report.html"}
@@ -126,6 +130,7 @@ def test_every_section_is_there_with_its_numbers(page):
         "summary": "2.98 best [2.8, 3.13] −0.07 0.66 hw",
         "curves": "Calibration",
         "membership": "first-epoch: AUC 0.",
+        "track": "by hand: the same text",
         "attacks": "first-epoch: It is not shown that more comes back",
         "cost": "45 min 20 s",
         "missing": "needs --canaries FILE, which was not given",

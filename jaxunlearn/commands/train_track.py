@@ -1,0 +1,110 @@
+"""Influence followed through a training run: `jaxunlearn train --track`."""
+
+from typing import TYPE_CHECKING
+
+from jaxunlearn.data import record_text, subset, tokenize
+from jaxunlearn.provenance import write_json
+
+if TYPE_CHECKING:
+    from jaxunlearn.influence.tracking import Tracker
+    from jaxunlearn.training import Run
+
+TRACK = "influence_track.npz"
+"""In a run's directory; beside it, as .json, where each record stands in the data."""
+
+STATE = "influence_track"
+"""The folder of what is tracked so far, from which an interrupted run goes on."""
+
+CURVATURE_EXAMPLES = 32
+"""Training examples whose mean loss gives the curvature of a tracked ``hvp``."""
+
+
+def tracked_methods(methods: str) -> tuple[str, ...]:
+    """Return the names of ``--track-methods``, all of them known and different."""
+    from jaxunlearn.influence import TRACKED
+
+    names = tuple(name.strip() for name in methods.split(","))
+    wrong = [name for name in names if name not in TRACKED or names.count(name) > 1]
+    if wrong:
+        raise ValueError(
+            f"--track-methods {methods}: {wrong[0]!r} is unknown or there twice; name "
+            f"one or more, with commas between, of {', '.join(TRACKED)}"
+        )
+    return names
+
+
+def tracker_of(run: "Run", records: list[dict], methods: tuple[str, ...]) -> "Tracker":
+    """Return what follows the influence on records through a run.
+
+    Raises:
+      ValueError: The run was trained without it so far, or with another.
+    """
+    from jaxunlearn.influence import tracked_during
+    from jaxunlearn.training import checkpoints
+    from jaxunlearn.training.losses import fixed_batches
+    from jaxunlearn.training.recipe import steps_per_epoch
+
+    size = len(run.data.examples)
+    queries = tokenize(records, run.tokenizer, max_length=run.max_length)
+    at_once = run.recipe.microbatch_size or run.recipe.batch_size
+
+    def batched(data, most):
+        most = min(most, len(data.examples))
+        return list(
+            fixed_batches(data, pad_id=run.pad_id, batch_size=most, length=None)
+        )
+
+    train = batched(run.data, at_once)
+    sample = subset(run.data, range(0, size, -(-size // CURVATURE_EXAMPLES)))
+    tracker = tracked_during(
+        run.model.per_example_loss,
+        train,
+        batched(queries, at_once),
+        methods=methods,
+        curvature_data=batched(sample, CURVATURE_EXAMPLES)[0],
+        state=run.directory / STATE,
+    )
+    with checkpoints.manager(run.directory / "checkpoints") as manager:
+        step = manager.latest_step() or 0
+    if step and len(tracker.points) <= step // steps_per_epoch(run.recipe, size):
+        raise ValueError(
+            f"--track: the run in {run.directory} has done {step} steps without it, "
+            f"and what these epochs were like is gone: train into another --out, or "
+            f"go on without --track"
+        )
+    return tracker
+
+
+def save_tracked(run: "Run", tracker: "Tracker", records: list[dict]) -> str:
+    """Write the track, and which training examples say what the records say.
+
+    Returns:
+      What to tell the user.
+
+    Raises:
+      ValueError: It holds more or less than the run's epochs.
+    """
+    from jaxunlearn.influence import save_track
+
+    if len(tracker.points) != run.recipe.epochs + 1:
+        raise ValueError(
+            f"{run.directory / STATE} holds {len(tracker.points)} evaluations of a run "
+            f"of {run.recipe.epochs} epochs, some are another run's: delete "
+            f"{run.directory} and train again (the model is saved)"
+        )
+
+    def said(record: dict) -> str:
+        return " ".join(record_text(record).casefold().split())
+
+    places: dict[str, list[int]] = {}
+    for place, record in enumerate(run.records):
+        places.setdefault(said(record), []).append(place)
+    same = [places.get(said(record), []) for record in records]
+    path = run.directory / TRACK
+    # First: a track never stands there without its places.
+    write_json(path.with_suffix(".json"), {"same": same})
+    save_track(path, tracker.track())
+    return (
+        f"Influence on {len(records)} records, {sum(map(bool, same))} of them training "
+        f"examples: {path}\nLook at it: jaxunlearn report {run.directory}"
+    )
