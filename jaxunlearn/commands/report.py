@@ -28,9 +28,9 @@ def report(
 
     Args:
       runs: Directories with scores.json (`jaxunlearn evaluate`), attack.json
-        (`jaxunlearn attack`), unlearning.json (`jaxunlearn unlearn`) or losses.jsonl
-        and influence_track.npz (`jaxunlearn train`, with `--track`), or such files under any name. Files of different forms
-        with one name are one run.
+        (`jaxunlearn attack`), unlearning.json (`jaxunlearn unlearn`), losses.jsonl or
+        influence_track.npz (`jaxunlearn train`, the second by `--track`), or such files
+        under any name. Files of different forms with one name are one run.
       out: Directory for the page; files of the same names there are replaced.
       names: What to call the runs, with commas between: one a run.
     """
