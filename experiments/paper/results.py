@@ -2,7 +2,6 @@
 
 import dataclasses
 import shlex
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -94,6 +93,16 @@ def sign_of(interval: Interval | None) -> int:
     return int(interval.low > 0) - int(interval.high < 0)
 
 
+def command_of(options: Options, claim: str) -> str:
+    """Return the command that makes these results again, without folders."""
+    words = ["python", "-m", f"experiments.paper.{claim}", "--size", options.size]
+    if options.seed:
+        words += ["--seed", str(options.seed)]
+    if tuple(options.worlds) != WORLDS:
+        words += ["--worlds", *options.worlds]
+    return shlex.join(words)
+
+
 def finish(
     options: Options,
     claim: str,
@@ -131,7 +140,7 @@ def finish(
         "size": dataclasses.asdict(SIZES[options.size]) | {"name": options.size},
         "seed": options.seed,
         "results": results,
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command_of(options, claim),
         "seconds": time.perf_counter() - started,
         "versions": versions(),
     }
