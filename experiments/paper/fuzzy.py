@@ -65,7 +65,7 @@ REQUESTS = {
     LOOSEST: ("fuzzy", 0.55),
     "near duplicates, 0.10": ("near_duplicate", 0.1),
 }
-STEP = 2.5e-4  # of iterating and of ascent, relative to the parameters
+STEP, ASCENT_STEP = 2.5e-4, 1e-3  # relative to the parameters
 KEPT = 32  # kept examples whose loss is followed along lines; others' that are measured
 RELEARNING = (0, 1, 2, 4, 8)  # steps
 COMPARED = ("to_trained", "to_retrained", "behaviour", "retain_rise", "membership")
@@ -99,29 +99,27 @@ def by_way(lab: Lab) -> dict[str, Any]:
     own = lab.sets.forget.tolist()
     chosen = {EXACT: own}
     chosen |= {name: matched_rows(lab, *how) for name, how in REQUESTS.items()}
-    along = dict(
-        zip(chosen, first_epoch_gradients(lab, [*chosen.values()]), strict=True)
-    )
-    ends: dict[str, Matched] = {}
-    for name, rows in chosen.items():
-        twin = next(other for other in chosen if same_rows(chosen[other], rows))
-        ends[name] = ends[twin] if twin in ends else matched(lab, along[name])
-    ends[ASCENT] = matched_ascent(lab, relative_step=STEP, max_steps=1000)
+    along = directions(lab, chosen)
+    # Requests that mean the same have the same direction, and are followed once.
+    reached = {id(way): matched(lab, way) for way in along.values()}
+    ends = {name: reached[id(way)] for name, way in along.items()}
+    ends[ASCENT] = matched_ascent(lab, relative_step=ASCENT_STEP, max_steps=1000)
     ends[ITERATIVE], rounds = matched_iterative(lab, relative_step=STEP)
-    outcomes = {id(end): outcome(lab, end) for end in ends.values()}
+    flat = slope(lab, lab.trained)
+    outcomes = {id(end): outcome(lab, end, flat) for end in ends.values()}
     models = {name: outcomes[id(end)] for name, end in ends.items()}
     for name, params in (("retrained", lab.retrained), ("original", lab.trained)):
-        models[name] = outcome(lab, Matched(params, np.nan, np.ones(len(own), bool)))
-    target = models["retrained"]["curve"]
+        end = Matched(params, np.nan, np.ones(len(own), bool))
+        models[name] = outcome(lab, end, flat)
+    goal = models["retrained"]["curve"]
     ways = {
-        name: written(model | {"gap": model["curve"] - target})
+        name: written(model | {"gap": model["curve"] - goal})
         for name, model in models.items()
     }
     for name, end in ends.items():
-        model = models[name]
         ways[name]["reached"] = int(end.reached.sum())
         ways[name]["less"] = {
-            other: written({k: model[k] - models[other][k] for k in COMPARED})
+            other: written({k: models[name][k] - models[other][k] for k in COMPARED})
             for other in (EXACT, LOOSEST)
         }
     for name, rows in chosen.items():
@@ -133,28 +131,36 @@ def by_way(lab: Lab) -> dict[str, Any]:
             "step at a common scale": summary(longer),
             "bystanders": bystanders(lab, rows, own, *pair),
         }
-    recorded = direction(lab, epochs=[1])
-    ends_of_epoch = (
-        jax.tree.map(lambda x, at=at: x[at], lab.checkpoints) for at in (0, 1)
-    )
-    before, after = (
-        mean_gradient(Key(lab))(params, lab.sets.forget) for params in ends_of_epoch
-    )
     return {
         "seeds": len(own),
         "requests": requests(lab),
         "relearning steps": list(RELEARNING),
         "rounds": summary(rounds),
-        "cosine with recorded": summaries(
-            {
-                "the epoch run again": cosine(along[EXACT], recorded),
-                "at its checkpoints": cosine(
-                    tree.add_scaled(before, 1.0, after), recorded
-                ),
-            }
-        ),
+        "cosine with recorded": stand_ins(lab, along[EXACT]),
         "ways": ways,
     }
+
+
+def directions(lab: Lab, chosen: Mapping[str, list]) -> dict[str, Params]:
+    """Return the first epoch's gradients; the same object for the same examples."""
+    first = {
+        name: next(other for other in chosen if same_rows(chosen[other], rows))
+        for name, rows in chosen.items()
+    }
+    new = list(dict.fromkeys(first.values()))
+    sums = first_epoch_gradients(lab, [chosen[name] for name in new])
+    of = dict(zip(new, sums, strict=True))
+    return {name: of[first[name]] for name in chosen}
+
+
+def stand_ins(lab: Lab, again: Params) -> dict[str, Any]:
+    """Return how near two stand-ins come to what was recorded of the forgotten."""
+    recorded = direction(lab, epochs=[1])
+    ends = (jax.tree.map(lambda x, at=at: x[at], lab.checkpoints) for at in (0, 1))
+    before, after = (mean_gradient(Key(lab))(end, lab.sets.forget) for end in ends)
+    checkpoints = tree.add_scaled(before, 1.0, after)
+    found = {"the epoch run again": again, "at its checkpoints": checkpoints}
+    return summaries({name: cosine(way, recorded) for name, way in found.items()})
 
 
 def same_rows(a: list[list[int]], b: list[list[int]]) -> bool:
@@ -162,8 +168,11 @@ def same_rows(a: list[list[int]], b: list[list[int]]) -> bool:
     return [set(x) for x in a] == [set(x) for x in b]
 
 
-def outcome(lab: Lab, end: Matched) -> dict[str, np.ndarray]:
-    """Return what is compared of models, [seeds] or [places, seeds]; NaN: not there."""
+def outcome(lab: Lab, end: Matched, flat: np.ndarray) -> dict[str, np.ndarray]:
+    """Return what is compared of models, [seeds] or [places, seeds]; NaN: not there.
+
+    ``flat`` is the norm of the gradient of the kept loss at the original.
+    """
     params = end.params
     found = measured(lab, params)
     again = relearned(lab, params, steps=RELEARNING)
@@ -176,7 +185,7 @@ def outcome(lab: Lab, end: Matched) -> dict[str, np.ndarray]:
         "line": line / line[0],
         "barrier": barrier / line[0],
         "barrier to retrained": onward / line[0],
-        "slope": slope(lab, params, rows) / slope(lab, lab.trained, rows),
+        "slope": slope(lab, params) / flat,
     }
     return {name: np.where(end.reached, x, np.nan) for name, x in found.items()}
 
@@ -196,9 +205,9 @@ def some_kept(lab: Lab) -> np.ndarray:
     return lab.sets.kept[:, chosen]
 
 
-def slope(lab: Lab, params: Params, rows: np.ndarray) -> np.ndarray:
+def slope(lab: Lab, params: Params) -> np.ndarray:
     """Return the norm of the gradient of the kept loss: 0 at an optimum of it."""
-    return norm_of(mean_gradient(Key(lab))(params, rows))
+    return norm_of(mean_gradient(Key(lab))(params, some_kept(lab)))
 
 
 def norm_of(stacked: Params) -> np.ndarray:

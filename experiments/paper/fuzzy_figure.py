@@ -60,6 +60,8 @@ def distances(axes: Any, ways: Mapping) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xscale("log")
+    axes.set_xticks([0.03, 0.1, 0.3, 1], ["0.03", "0.1", "0.3", "1"])
+    axes.minorticks_off()
 
 
 def shown(axes: Any, steps: list[int], way: Mapping, look: Mapping) -> None:
