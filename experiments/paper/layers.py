@@ -1,8 +1,8 @@
 """Claim 2: the embedding is crucial, the last two blocks do nothing, it alone serves.
 
 Command:  JAXUNLEARN_DATA=DIR python -m experiments.paper.layers --size tiny
-Machine:  2 CPU cores, jax 0.10.2
-Time:     @@
+Machine:  2 CPU cores, busy with other work; jax 0.10.2 on the CPU
+Time:     4.7 CPU minutes, and those of the four labs (about 1.5 each)
 
 Two worlds, two optimisers, five seeds each. The gradients that the examples to forget
 gave in the first epoch are added back on one group of layers, or on all but one,
@@ -17,7 +17,20 @@ gave in the first epoch are added back on one group of layers, or on all but one
 Why the shares are what they are: the norm of each group's gradient, and the slope of
 the forget loss along it. Space: the bytes of the arrays that hold the gradient.
 
-@@
+Found (synthetic AdamW and SGD, TOFU AdamW and SGD; 95 % t intervals in layers.json):
+
+- Crucial: partly. All but the embedding moves 38, 57, 46, 54 % of what everything moves
+  literally, 63, 65, 79, 67 % where everything reaches the target. It gets there too, at
+  1.2 to 1.3 times the scale, and is dearer: kept loss +111, +38, +56, +15 %, with
+  everything +74, +26, +45, +10 %.
+- Last two blocks: partly. They move 3.7, 4.2, 1.9, 3.9 % literally, and 0.6, 2.7, 0.6,
+  3.1 %. It is a matter of scale: at 20, 11, 29, 11 times that of everything they reach
+  the target in every seed, at a higher price than everything.
+- Alone serves: reproduces. Kept loss +19, +3, +5, +1 %; nearer to the retrained model's
+  losses, 0.26, 0.14, 0.24, 0.14 nats against 0.74, 0.44, 1.26, 0.42. It takes 17.8 % of
+  the bytes here, and 31.0 % of GPT-2 124M: less than half.
+
+The norms of the gradients rank the layers as the literal effect does (0.82 to 0.94).
 """
 
 import sys

@@ -26,13 +26,13 @@ the loss of the forgotten and the loss of the kept examples (among examples, abo
 own loss). Among examples the sign has to be the score's own; among models it may fall
 or rise, as the claim does not say which, but one way for two of the three truths.
 
-Found: partly, in both worlds. Over all models no score follows what can be relearned as
-the loss does (synthetic 0.67 against 0.40 at best, TOFU 0.62 against 0.48). At matched
-forget loss five of six scores follow, up to 0.79 and 0.91; the loss of the kept examples
-does so too, at 0.84 and 0.94: what they see is the damage. Over examples the scores find
-the group again (0.39 and 0.42 at best), which is known (being in it gives 0.61);
-among the forgotten alone they say nothing in the synthetic world and in TOFU (inverse
-HVP 0.59) no more than the loss (0.57).
+Found: partly, in both worlds. Over all models no score follows what can be relearned
+as the loss does (synthetic 0.40 at best against 0.67, TOFU 0.48 against 0.62). At
+matched forget loss five of six scores follow most truths, relearning by up to 0.79 and
+0.91; so does the loss of the kept examples, by 0.84 and 0.94: what they see is the
+damage. Over examples the scores find the group again (0.39 and 0.42 at best), which is
+known (being in it gives 0.61); among the forgotten alone they say nothing in the
+synthetic world, and in TOFU (inverse HVP 0.59) no more than the loss (0.57).
 """
 
 import sys

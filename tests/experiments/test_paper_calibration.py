@@ -131,6 +131,13 @@ def test_a_stop_before_the_first_step_is_no_false_stop(verdict):
     assert "extraction as retrained never after the first step" in because
 
 
+def test_a_gap_within_the_noise_is_no_false_stop_however_sure(verdict):
+    setting = path_of(verdict, retain=rising, relearned=lambda factor: 1.95)
+    gap = setting["stops"]["forget loss at target"]["gap"]
+    assert verdict.paired(gap, 0 * gap)["sign"] == -1
+    assert verdict.stop_false(setting)[0] == "does not reproduce"
+
+
 def test_without_any_stop_nothing_is_said_of_stops(verdict):
     setting = path_of(verdict, retain=rising, relearned=known_up_to(1.2))
     for row in setting["stops"].values():
