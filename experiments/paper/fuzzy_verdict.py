@@ -67,10 +67,10 @@ def completeness(result: Mapping[str, Any], other: str) -> tuple[str, str]:
     return verdict, (
         f"While half is taught the other half's loss is "
         f"{told(iterative['relearned'], 'nats')}, less that of {other!r} "
-        f"{told(slower)}; retrained {told(ways['retrained']['relearned'])}, ascent on all "
-        f"at once {told(ways[ASCENT]['relearned'])}. Extraction "
-        f"{told(iterative['extraction'])}, difference {told(less['extraction'])}. The kept "
-        f"loss rose {told(iterative['retain_rise'], '%')}, there "
+        f"{told(slower)}; retrained {told(ways['retrained']['relearned'])}, ascent on "
+        f"all at once {told(ways[ASCENT]['relearned'])}. Extraction "
+        f"{told(iterative['extraction'])}, difference {told(less['extraction'])}. The "
+        f"kept loss rose {told(iterative['retain_rise'], '%')}, there "
         f"{told(beside['retain_rise'], '%')}. {iterative['reached']} of {seeds} seeds "
         f"get to the target."
     )

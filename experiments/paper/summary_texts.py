@@ -101,9 +101,9 @@ LIMITS = (
     "data. There is one pretrained model a world. Many comparisons were made, and the "
     "intervals are not corrected for their number.",
     "**Some rules of judging were set after a first run was seen**: that claims 4 and "
-    "5 are judged in parts, that more than half of a rule's stops have to be false, what "
-    "counts as a new optimum, and the comparison of first-epoch gradients with ascent. "
-    "What is measured did not change.",
+    "5 are judged in parts, that more than half of a rule's stops have to be false, "
+    "what counts as a new optimum, and the comparison of first-epoch gradients with "
+    "ascent. What is measured did not change.",
 )
 TOFU_LIMIT = (
     "**TOFU's answers are cut at the model's length**, so that extraction is of their "
