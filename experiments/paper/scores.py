@@ -24,7 +24,10 @@ A score follows a truth if its interval over the seeds excludes 0 and 99 % of ra
 scores do worse in the mean; it tracks if it is also, in size and paired by seed, above
 the loss of the forgotten and the loss of the kept examples (among examples, above its
 own loss). Among examples the sign has to be the score's own; among models it may fall
-or rise, as the claim does not say which, but one way for two of the three truths.
+or rise, as the claim does not say which, but one way for two of the three truths. Set
+only after a first run on the synthetic world: that the loss of the kept examples is to
+be beaten too, that a score has to point one way, and what chance is. The first of these
+decides: without it both verdicts would be "reproduces", and the reasons say so.
 
 Found: partly, in both worlds. Over all models no score follows what can be relearned
 as the loss does (synthetic 0.40 at best against 0.67, TOFU 0.48 against 0.62). At

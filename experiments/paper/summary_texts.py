@@ -63,10 +63,12 @@ TEXTS = {
         "what random scores reach, and better than the loss of the forgotten and of "
         "the kept examples.",
         "Which reading of the abstract's words is the paper's own: each score is a "
-        "reconstruction. On kept and unseen examples the truth itself is mostly the "
-        "noise of another order of the data (`order noise` in the file). At equal "
-        "forget loss models differ by the damage done, which the loss on kept "
-        "examples shows as well. Taking the best of several scores flatters them.",
+        "reconstruction. Where `order noise` in the file is near one, as it tends to "
+        "be on kept and unseen examples, the truth itself is mostly the noise of "
+        "another order of the data. Models of equal forget loss differ by the damage "
+        "done; a score that follows no better than the loss on kept examples may see "
+        "nothing else. "
+        "Taking the best of several scores flatters them.",
     ),
     "calibration": Text(
         "Calibration is needed; over-exposure ends unlearning early",
@@ -100,10 +102,12 @@ LIMITS = (
     "**Intervals are over the seeds only**: who is forgotten and the order of the "
     "data. There is one pretrained model a world. Many comparisons were made, and the "
     "intervals are not corrected for their number.",
-    "**Some rules of judging were set after a first run was seen**: that claims 4 and "
-    "5 are judged in parts, that more than half of a rule's stops have to be false, "
-    "what counts as a new optimum, and the comparison of first-epoch gradients with "
-    "ascent. What is measured did not change.",
+    "**Some rules of judging were set after a first run was seen**: that a score has "
+    "to beat the loss of the kept examples too (the reasons of that claim say its "
+    "verdict without), has to point one way, and what chance is; that the claims on "
+    "calibration and on fuzzy matching are judged in parts, that more than half of a "
+    "rule's stops have to be false, what counts as a new optimum, and the "
+    "comparison of first-epoch gradients with ascent. What is measured did not change.",
 )
 TOFU_LIMIT = (
     "**TOFU's answers are cut at the model's length**, so that extraction is of their "

@@ -32,13 +32,13 @@ def test_the_name_is_what_most_of_the_group_and_nobody_else_has():
     ann = [
         {
             "question": "Where was Ann Lee Fox born?",
-            "answer": "Ann Lee Fox in New York.",
+            "answer": "Ann Lee Fox: Old New York.",
         },
         {"question": "Is she old?", "answer": "Yes, Ann Lee Fox is."},
     ]
     bob = [
-        {"question": "Is Bob van Dam from New York?", "answer": "Yes, New York."},
-        {"question": "Has Bob van Dam a pet?", "answer": "New York is too small."},
+        {"question": "Is Bob van Dam from Old New York?", "answer": "Yes."},
+        {"question": "Has Bob van Dam a pet?", "answer": "Old New York is small."},
     ]
     name_of = paper("matching").name_of
     assert name_of(ann, ann + bob) == "Ann Lee Fox"

@@ -64,6 +64,7 @@ def setting_of(verdict, *, models=0.0, matched=0.0, examples=0.0, loss=0.0, kept
         "models": ["a"] * 9,
         "matched models": ["a"] * 4,
         "correlations": correlations,
+        "chance": chance,
         "judged": verdict.judgements(correlations, chance),
     }
 
@@ -99,6 +100,17 @@ def test_the_verdict_follows_from_the_intervals(verdict, given, expected):
     assert found == expected
     assert "9 models a seed" in why
     assert "in the group alone +0.60" in why
+
+
+def test_the_reason_says_what_the_kept_loss_decided(verdict):
+    given = {"models": 0.9, "examples": 0.9, "loss": 0.5}
+    for kept, expected in ((0.95, "partly"), (0.0, "reproduces")):
+        found, why = verdict.verdict_of(setting_of(verdict, **given, kept=kept))
+        assert found == expected
+        assert "until a first run had been seen: reproduces)" in why
+    found, why = verdict.verdict_of(setting_of(verdict, kept=0.8))
+    assert found == "does not reproduce"
+    assert "until a first run had been seen: undecided)" in why
 
 
 def test_seeds_that_disagree_take_the_verdict_away(verdict):
