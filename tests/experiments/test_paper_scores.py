@@ -136,6 +136,7 @@ def test_a_score_has_to_be_clear_beyond_chance_and_beat_each_loss(verdict):
     # Of a loss the size counts, and being as good is not enough.
     assert told(0.5 + NOISE, [-0.4 + NOISE]) == (verdict.TRACKS, 1)
     assert told(-0.5 + NOISE, [0.6 + NOISE]) == (verdict.NO_BETTER, -1)
+    assert told(0.5 + NOISE, [-0.6 + NOISE]) == (verdict.NO_BETTER, 1)
     assert told(0.5 + NOISE, [0.5 + NOISE])[0] == verdict.NO_BETTER
     assert told(0.5 + NOISE, [0.1 + NOISE, 0.9 + NOISE])[0] == verdict.NO_BETTER
     # Without two seeds there is nothing to say.
