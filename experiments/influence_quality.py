@@ -34,6 +34,7 @@ from influence_scorers import SCORERS
 from influence_task import SIZES, Task, make_task
 
 from jaxunlearn.commands.console import console, progress_bar
+from jaxunlearn.files import write_json
 from jaxunlearn.influence.subset_training import random_subsets, train_subsets
 from jaxunlearn.influence.validation import (
     leave_one_out,
@@ -41,7 +42,7 @@ from jaxunlearn.influence.validation import (
     rank_correlation,
     spearman,
 )
-from jaxunlearn.provenance import versions, write_json
+from jaxunlearn.provenance import versions
 from jaxunlearn.report import console_table
 from jaxunlearn.report.drawing import BLUE, INK, blank
 

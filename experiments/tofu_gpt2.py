@@ -68,8 +68,9 @@ from jaxunlearn.data import (
     subset,
     tokenize,
 )
+from jaxunlearn.files import write_json
 from jaxunlearn.models import GPT2, load_pretrained, save_pretrained
-from jaxunlearn.provenance import versions, write_json
+from jaxunlearn.provenance import versions
 from jaxunlearn.report import console_table, loss_rows, verdict, write_report
 from jaxunlearn.report.outcome import BEFORE, RETRAINED, TRAINED
 from jaxunlearn.training import (

@@ -1,12 +1,10 @@
-"""What a result was made with: versions, data hashes, and JSON files written whole."""
+"""What a result was made with: versions and hashes."""
 
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 PACKAGES = ("jaxunlearn", "jax", "jaxlib", "flax", "optax", "numpy", "transformers")
@@ -49,20 +47,3 @@ def params_hash(params: Any) -> str:
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, under a temporary name and then renamed."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write ``text`` whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -6,14 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxunlearn.provenance import (
-    PACKAGES,
-    data_hash,
-    params_hash,
-    versions,
-    write_json,
-    write_text,
-)
+from jaxunlearn.files import write_json, write_text
+from jaxunlearn.provenance import PACKAGES, data_hash, params_hash, versions
 
 RECORDS = [{"question": "Who?", "answer": "Zoë"}, {"text": "b", "n": 1}]
 

@@ -31,6 +31,7 @@ from jaxunlearn.data import (
     train_tokenizer,
 )
 from jaxunlearn.data.synthetic import people, question_answers
+from jaxunlearn.files import write_whole
 from jaxunlearn.influence.weighted_training import take_batch
 from jaxunlearn.models import GPT2, GPT2Config
 from jaxunlearn.training import Recipe
@@ -214,10 +215,7 @@ def found_or_made(cache, key, make, say, doing):
     say(doing)
     value = make()
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}")
-        temporary.write_bytes(pickle.dumps(value))
-        os.replace(temporary, path)
+        write_whole(path, lambda temporary: temporary.write_bytes(pickle.dumps(value)))
     return value
 
 

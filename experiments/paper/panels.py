@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxunlearn.report.drawing import INK, PAPER
+from jaxunlearn.report.drawing import INK, PAPER, plain_axes
 
 WIDTH = 7.2  # inches: as wide as a page of text
 
@@ -19,12 +19,7 @@ def panels(rows: int, columns: int, *, row_height: float = 2.5):
     )
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
-        axes.set_facecolor("none")
-        axes.tick_params(colors=INK, labelsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(INK)
-        axes.grid(color=INK, alpha=0.15, linewidth=0.7)
-        axes.set_axisbelow(True)
+        plain_axes(axes, label_size=8)
     return figure, grid
 
 

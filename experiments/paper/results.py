@@ -11,7 +11,8 @@ import numpy as np
 
 from experiments.paper.laboratory import SIZES, WORLDS, Lab, build
 from jaxunlearn.evaluation.intervals import Interval, mean_interval
-from jaxunlearn.provenance import versions, write_json
+from jaxunlearn.files import write_json
+from jaxunlearn.provenance import versions
 
 HERE = Path(__file__).parent
 CACHE = Path("jaxunlearn-paper-cache")

@@ -27,7 +27,7 @@ from experiments.paper.summary_claims import (
 )
 from experiments.paper.summary_texts import LIMITS, PAPER, TEXTS, TOFU_LIMIT
 from jaxunlearn.evaluation.intervals import LEVEL
-from jaxunlearn.provenance import write_text
+from jaxunlearn.files import write_text
 
 HERE = Path(__file__).parent
 NEEDED = ("verdicts", "size", "seed", "seconds", "versions", "results")

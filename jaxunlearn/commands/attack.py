@@ -11,7 +11,8 @@ from typing import Any
 from jaxunlearn.commands.attack_inputs import Inputs, prepare
 from jaxunlearn.commands.console import console
 from jaxunlearn.commands.influence_inputs import check_output
-from jaxunlearn.provenance import versions, write_json
+from jaxunlearn.files import write_json
+from jaxunlearn.provenance import versions
 from jaxunlearn.report import console_table
 
 FORMAT = "jaxunlearn attack"

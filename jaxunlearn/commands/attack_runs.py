@@ -4,9 +4,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from jaxunlearn.commands.attack_inputs import Inputs, Loaded
-from jaxunlearn.data import TokenizedData, prompt_and_completion, subset
+from jaxunlearn.data import (
+    TokenizedData,
+    pad_token_id,
+    prompt_and_completion,
+    subset,
+)
 from jaxunlearn.evaluation import attacks
-from jaxunlearn.evaluation.answers import pad_token
 from jaxunlearn.evaluation.attacks import Recovered
 from jaxunlearn.evaluation.attacks.sampling import doublings
 from jaxunlearn.evaluation.memorization import extraction_strength
@@ -64,7 +68,7 @@ def strength(inputs: Inputs, one: Loaded, data: TokenizedData, length: int):
 def measured(inputs: Inputs, one: Loaded, data: TokenizedData, length: int, score):
     """Return a measure of a model's parameters."""
     return attacks.measure_of(
-        one.model, data, score, pad_id=pad_token(inputs.tokenizer), length=length
+        one.model, data, score, pad_id=pad_token_id(inputs.tokenizer), length=length
     )
 
 
@@ -85,7 +89,7 @@ def relearn(source: str) -> Callable:
             one.params,
             learned,
             [strength(inputs, one, part, length) for part in parts],
-            pad_id=pad_token(inputs.tokenizer),
+            pad_id=pad_token_id(inputs.tokenizer),
             steps=(0, *doublings(options.steps)),
             learning_rate=options.learning_rate,
             batch_size=options.relearning_batch_size,
@@ -197,7 +201,7 @@ def embedding(inputs: Inputs, options: "Options", one: Loaded) -> list[Recovered
             one.params,
             subset(inputs.forget, known),
             subset(inputs.forget, held_out),
-            pad_id=pad_token(inputs.tokenizer),
+            pad_id=pad_token_id(inputs.tokenizer),
             steps=(0, *doublings(options.offset_steps)),
             batch_size=options.batch_size,
         )
@@ -210,7 +214,7 @@ def lens(inputs: Inputs, options: "Options", one: Loaded) -> list[Recovered]:
         one.model,
         one.params,
         inputs.forget,
-        pad_id=pad_token(inputs.tokenizer),
+        pad_id=pad_token_id(inputs.tokenizer),
         batch_size=options.batch_size,
     )
     return [found.reciprocal_rank, found.probability]
@@ -224,7 +228,7 @@ def probe(inputs: Inputs, options: "Options", one: Loaded) -> list[Recovered]:
             one.params,
             inputs.forget,
             inputs.tokens(inputs.records["holdout"]),
-            pad_id=pad_token(inputs.tokenizer),
+            pad_id=pad_token_id(inputs.tokenizer),
             seed=options.seed,
             batch_size=options.batch_size,
         )

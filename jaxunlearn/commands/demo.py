@@ -13,7 +13,7 @@ from pathlib import Path
 from jaxunlearn.commands.console import console
 from jaxunlearn.commands.demo_results import collect, tell_results, write_records
 from jaxunlearn.commands.demo_story import make_world, remove, tell
-from jaxunlearn.provenance import write_json
+from jaxunlearn.files import write_json
 from jaxunlearn.report import write_report
 
 MARKER = ".jaxunlearn-demo"

@@ -14,7 +14,8 @@ from jaxunlearn.commands.demo_story import (
     timed,
 )
 from jaxunlearn.data import prompt_and_completion
-from jaxunlearn.provenance import versions, write_json
+from jaxunlearn.files import write_json
+from jaxunlearn.provenance import versions
 from jaxunlearn.report import console_table, loss_rows, verdict
 from jaxunlearn.report.outcome import BEFORE, RETRAINED, TRAINED
 from jaxunlearn.unlearning.comparison import (

@@ -9,7 +9,8 @@ from typing import Any
 from jaxunlearn.commands.console import console
 from jaxunlearn.evaluation.answer_log import Scores, answer_scores
 from jaxunlearn.evaluation.logs import plain, read_logs, write_open_unlearning
-from jaxunlearn.provenance import versions, write_json
+from jaxunlearn.files import write_json
+from jaxunlearn.provenance import versions
 from jaxunlearn.report import console_table
 
 FORMAT = "jaxunlearn scores"

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 
 from jaxunlearn.commands.evaluate_inputs import Inputs, Loaded
-from jaxunlearn.data import subset
+from jaxunlearn.data import pad_token_id, prompt_and_completion, subset
 from jaxunlearn.evaluation.answer_log import Scores
-from jaxunlearn.evaluation.answers import pad_token
 from jaxunlearn.evaluation.suite import HOLDOUT, Measured, tokens_of
 from jaxunlearn.evaluation.suite_scores import NEEDS_REFERENCE
 from jaxunlearn.evaluation.token_statistics import mean_losses
@@ -55,8 +54,6 @@ def example_row(
     inputs: Inputs, measured: dict[str, Measured], name: str, i: int
 ) -> dict[str, Any]:
     """Return one example with every model's answer and token losses."""
-    from jaxunlearn.data import prompt_and_completion
-
     prompt, truth = prompt_and_completion(inputs.sets[name][i])
     answers, tokens = {}, {}
     for model, found in measured.items():
@@ -113,7 +110,7 @@ def layers_block(
                 model.params,
                 other.params,
                 data,
-                pad_id=pad_token(inputs.tokenizer),
+                pad_id=pad_token_id(inputs.tokenizer),
                 batch_size=inputs.settings.batch_size,
             )
             for layer, value in zip(state_names(model.model), values, strict=True):
@@ -147,7 +144,7 @@ def add_depth(
             data,
             full=original.params,
             retained=reference.params,
-            pad_id=pad_token(inputs.tokenizer),
+            pad_id=pad_token_id(inputs.tokenizer),
             end_id=inputs.tokenizer.eos_token_id,
             read=read,
             batch_size=inputs.settings.batch_size,

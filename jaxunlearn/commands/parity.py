@@ -74,13 +74,14 @@ def parity(
     """
     from jaxunlearn.commands.console import console
     from jaxunlearn.commands.torch_reference import torch_quantities
+    from jaxunlearn.files import write_json
     from jaxunlearn.models.huggingface import (
         file_tensors,
         load_pretrained,
         local_directory,
         parameter_shapes,
     )
-    from jaxunlearn.provenance import versions, write_json
+    from jaxunlearn.provenance import versions
     from jaxunlearn.report.tables import console_table
 
     directory = local_directory(model)

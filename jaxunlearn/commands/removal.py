@@ -5,7 +5,14 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from jaxunlearn.commands.console import console
-from jaxunlearn.data import Match, match, read_records, subset, tokenize
+from jaxunlearn.data import (
+    Match,
+    match,
+    pad_token_id,
+    read_records,
+    subset,
+    tokenize,
+)
 from jaxunlearn.report import console_table
 
 NO_REFERENCE_RISE = 1.0
@@ -229,7 +236,10 @@ def forget_target(removal: Removal, options: Options, now: float) -> tuple[float
             f"{NO_REFERENCE_RISE} nat. Better: --unseen FILE with look-alikes."
         )
         return now + NO_REFERENCE_RISE, "loss now plus 1 nat"
-    settings = {"pad_id": pad_id(removal), "batch_size": options.batch_size}
+    settings = {
+        "pad_id": pad_token_id(removal.tokenizer),
+        "batch_size": options.batch_size,
+    }
     if chosen == "before":
         if removal.run is None:
             raise ValueError("--target before needs --run, whose start it measures")
@@ -244,9 +254,3 @@ def forget_target(removal: Removal, options: Options, now: float) -> tuple[float
         return float(chosen), "given"
     except ValueError:
         raise ValueError(f"target={chosen!r}: a number, before or unseen") from None
-
-
-def pad_id(removal: Removal) -> int:
-    """Return the token that fills padding."""
-    found = removal.tokenizer.pad_token_id
-    return removal.tokenizer.eos_token_id if found is None else found

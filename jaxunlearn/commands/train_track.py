@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from jaxunlearn.data import record_text, subset, tokenize
-from jaxunlearn.provenance import write_json
+from jaxunlearn.files import write_json
 
 if TYPE_CHECKING:
     from jaxunlearn.influence.tracking import Tracker

@@ -11,12 +11,12 @@ from jaxunlearn.commands.removal import (
     Options,
     Removal,
     forget_target,
-    pad_id,
     prepare,
     show_matches,
 )
-from jaxunlearn.data import collate
-from jaxunlearn.provenance import data_hash, versions, write_json
+from jaxunlearn.data import collate, pad_token_id
+from jaxunlearn.files import write_json
+from jaxunlearn.provenance import data_hash, versions
 from jaxunlearn.report import console_table
 
 RETAIN_LIMIT = 0.02
@@ -52,7 +52,10 @@ def carry_out(removal: Removal, options: Options, limits) -> int:
     from jaxunlearn.unlearning import changed_leaves, explain
 
     out = Path(options.out)
-    settings = {"pad_id": pad_id(removal), "batch_size": options.batch_size}
+    settings = {
+        "pad_id": pad_token_id(removal.tokenizer),
+        "batch_size": options.batch_size,
+    }
     sets = {"forget": removal.forget, "retain": removal.retain}
     if removal.unseen is not None:
         sets["unseen"] = removal.unseen
@@ -151,7 +154,7 @@ def iterative_of(removal, options, mask, losses, target, limits):
     from jaxunlearn.training.replay import compiled_gradient
     from jaxunlearn.unlearning import ascent_direction, iterative_first_epoch
 
-    run, pad = removal.run, pad_id(removal)
+    run, pad = removal.run, pad_token_id(removal.tokenizer)
     indices = sorted(m.index for m in removal.matches)
     last = training.last_exposure(run.recipe, run.data, indices, options.epochs)
     with progress_bar("Replaying the training run", last + 1) as update:
@@ -201,7 +204,7 @@ def ascent_of(removal, options, mask, losses, target, limits):
     gradient = mean_gradient_of(
         removal.model,
         removal.forget,
-        pad_id=pad_id(removal),
+        pad_id=pad_token_id(removal.tokenizer),
         batch_size=options.batch_size,
     )
     with console.status("Gradient ascent") as status:

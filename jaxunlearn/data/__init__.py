@@ -17,7 +17,12 @@ from jaxunlearn.data.examples import (
 from jaxunlearn.data.formats import read_lines, read_records
 from jaxunlearn.data.matching import Match, match
 from jaxunlearn.data.records import prompt_and_completion, record_text
-from jaxunlearn.data.tokenizer import check_tokenizer, load_tokenizer, train_tokenizer
+from jaxunlearn.data.tokenizer import (
+    check_tokenizer,
+    load_tokenizer,
+    pad_token_id,
+    train_tokenizer,
+)
 
 __all__ = [
     "Batches",
@@ -31,6 +36,7 @@ __all__ = [
     "epoch_order",
     "load_tokenizer",
     "match",
+    "pad_token_id",
     "prompt_and_completion",
     "read_lines",
     "read_records",

@@ -18,6 +18,7 @@ from jaxunlearn.data.examples import (
     tokenize,
 )
 from jaxunlearn.data.records import Record
+from jaxunlearn.data.tokenizer import pad_token_id
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -216,13 +217,12 @@ def batches(
             "tokens: tokenise them again"
         )
     n = len(data.examples)
-    pad_id = tokenizer.pad_token_id
     return Batches(
         data=data,
         order=np.arange(n) if seed is None else epoch_order(seed, epoch, n),
         batch_size=batch_size,
         length=min(-(-data.length // multiple_of) * multiple_of, max_length),
-        pad_id=tokenizer.eos_token_id if pad_id is None else pad_id,
+        pad_id=pad_token_id(tokenizer),
     )
 
 

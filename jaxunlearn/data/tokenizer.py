@@ -101,6 +101,12 @@ def load_tokenizer(
     return tokenizer
 
 
+def pad_token_id(tokenizer: "PreTrainedTokenizerBase") -> int:
+    """Returns the id that fills padding: the tokenizer's own, or its end of text."""
+    found = tokenizer.pad_token_id
+    return tokenizer.eos_token_id if found is None else found
+
+
 def check_tokenizer(tokenizer: "PreTrainedTokenizerBase", vocab_size: int) -> None:
     """Checks that a model has an embedding for every token that a tokenizer can emit.
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from jaxunlearn.data import pad_token_id
+from jaxunlearn.data.examples import start_ids
 from jaxunlearn.models.generation import generate
 from jaxunlearn.models.gpt2 import GPT2
 from jaxunlearn.types import Params
@@ -45,23 +47,40 @@ def answers(
       ValueError: There is no prompt, one has no token, or one is too long; the message
         names it.
     """
+    settings = {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
+    drawn = {"temperature": temperature, "key": key}
+    texts = continuations(model, params, tokenizer, prompts, **settings, **drawn)
+    return [text.strip() for text in texts]
+
+
+def continuations(
+    model: GPT2,
+    params: Params,
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: Sequence[str],
+    **settings: Any,
+) -> list[str]:
+    """Return what :func:`answers` does, white space kept; its arguments."""
     ids = answer_ids(
         model,
         params,
         prompt_ids(tokenizer, prompts),
-        pad_id=pad_token(tokenizer),
+        pad_id=pad_token_id(tokenizer),
         eos_token_id=tokenizer.eos_token_id,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        temperature=temperature,
-        key=key,
+        **settings,
     )
+    return texts_of(tokenizer, ids)
+
+
+def texts_of(tokenizer: "PreTrainedTokenizerBase", ids: np.ndarray) -> list[str]:
+    """Return rows of tokens as texts, each up to its first end of text."""
     texts = []
     for row in ids:
         stop = np.flatnonzero(row == tokenizer.eos_token_id)
         kept = row[: stop[0]] if len(stop) else row
+        # Typed as text or a list of texts; for one row of tokens it is one text.
         text: Any = tokenizer.decode(kept.tolist(), skip_special_tokens=True)
-        texts.append(text.strip())
+        texts.append(text)
     return texts
 
 
@@ -135,16 +154,8 @@ def prompt_ids(
     tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str]
 ) -> list[list[int]]:
     """Return prompts as tokens, as they stand before an answer in training."""
-    from jaxunlearn.data.examples import start_ids
-
     if len(prompts) == 0:
         raise ValueError("prompts is empty: there is nothing to answer")
     start = start_ids(tokenizer)
     found = tokenizer(list(prompts), add_special_tokens=False, verbose=False)
     return [start + ids for ids in found["input_ids"]]
-
-
-def pad_token(tokenizer: "PreTrainedTokenizerBase") -> int:
-    """Return the token that fills padding: the tokenizer's, or its end of text."""
-    found = tokenizer.pad_token_id
-    return tokenizer.eos_token_id if found is None else found

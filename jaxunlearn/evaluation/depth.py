@@ -21,7 +21,7 @@ from jaxunlearn.data.examples import NO_LOSS, Example
 from jaxunlearn.models.cross_entropy import mean_over_labels, next_token_losses
 from jaxunlearn.models.gpt2 import GPT2
 from jaxunlearn.models.layer_states import continue_from, final_norm, layer_states
-from jaxunlearn.training.losses import fixed_batches
+from jaxunlearn.training.losses import over_batches
 from jaxunlearn.types import Batch, Params
 
 THRESHOLD = 0.05
@@ -196,13 +196,9 @@ def layer_gaps(
         raise ValueError(f"read={read!r}: one of {', '.join(READERS)}")
     chosen = counted_data(data, end_id, counted)
     compute = compiled_gaps(model, read)
-    parts = [
-        np.asarray(compute(full, source, batch), np.float64)
-        for batch in fixed_batches(
-            chosen, pad_id=pad_id, batch_size=batch_size, length=None
-        )
-    ]
-    return np.concatenate(parts, axis=1)[:, : len(data.examples)].T
+    settings = {"pad_id": pad_id, "batch_size": batch_size, "axis": 1}
+    gaps = over_batches(lambda batch: compute(full, source, batch), chosen, **settings)
+    return gaps.T.astype(np.float64)
 
 
 @functools.cache

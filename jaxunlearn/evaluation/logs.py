@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxunlearn.evaluation.answer_log import AnswerLog, ratios_of
 from jaxunlearn.evaluation.rouge import rouge
-from jaxunlearn.provenance import write_json
+from jaxunlearn.files import write_json
 
 TOFU_FILES = {
     "eval_log_forget.json": "forget",

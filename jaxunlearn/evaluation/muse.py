@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxunlearn.data import prompt_and_completion
 from jaxunlearn.evaluation import separation
-from jaxunlearn.evaluation.answers import answer_ids, pad_token, prompt_ids
+from jaxunlearn.evaluation.answers import continuations
 from jaxunlearn.evaluation.membership import min_k
 from jaxunlearn.evaluation.rouge import rouge_l
 from jaxunlearn.evaluation.token_statistics import TokenStatistics
@@ -255,28 +255,6 @@ def cut(text: str, stop: Sequence[str]) -> str:
     for string in stop:
         text = text.split(string)[0]
     return text
-
-
-def continuations(
-    model: GPT2,
-    params: Params,
-    tokenizer: "PreTrainedTokenizerBase",
-    prompts: Sequence[str],
-    *,
-    max_new_tokens: int,
-    batch_size: int,
-) -> list[str]:
-    """Return the greedy continuations up to the end of text, white space kept."""
-    ids = answer_ids(
-        model,
-        params,
-        prompt_ids(tokenizer, prompts),
-        pad_id=pad_token(tokenizer),
-        eos_token_id=tokenizer.eos_token_id,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-    )
-    return tokenizer.batch_decode(ids.tolist(), skip_special_tokens=True)
 
 
 def check_pairs(name: str, values: Sequence, other: str, others: Sequence) -> None:

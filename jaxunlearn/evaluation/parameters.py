@@ -80,25 +80,12 @@ def parameter_distance(before: Params, after: Params) -> list[dict[str, Any]]:
         squares = [jnp.sum(jnp.square(x), axis=1) for x in (b - a, a)]
         for one, moved, size in zip(names, *map(np.asarray, squares), strict=True):
             pair = np.array([moved, size], np.float64)
-            sums[layer_of(one)] = sums.get(layer_of(one), 0) + pair
-    # As data walks through them: embeddings, blocks by number, then the rest.
-    order = {"wte": 0, "wpe": 1, "ln_f": 3}
-    layers = sorted(sums, key=lambda layer: order.get(layer, 2))
+            sums[tree.part_of(one)] = sums.get(tree.part_of(one), 0) + pair
+    layers = sorted(sums, key=tree.place_of)
     return [
         {"layer": layer, "parameter_distance": relative(*sums[layer])}
         for layer in layers
     ]
-
-
-def layer_of(name: str) -> str:
-    """Return the layer that a leaf belongs to.
-
-    >>> layer_of("h/11/attn/c_attn/kernel"), layer_of("wte/embedding")
-    ('h/11', 'wte')
-    """
-    parts = name.split("/")
-    numbers = [i for i, part in enumerate(parts) if part.isdigit()]
-    return "/".join(parts[: numbers[0] + 1 if numbers else 1])
 
 
 def relative(moved: float, size: float) -> float | None:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxunlearn.data import TokenizedData
 from jaxunlearn.models.gpt2 import GPT2
 from jaxunlearn.models.layer_states import check_layer, layer_states
-from jaxunlearn.training.losses import fixed_batches
+from jaxunlearn.training.losses import over_batches
 from jaxunlearn.types import Batch, Params
 
 POSITIONS = ("last", "mean")
@@ -124,13 +124,8 @@ def all_features(
     if not data.examples:
         raise ValueError("data is empty: there is no example to look at")
     compute = compiled_features(model, position)
-    parts = [
-        np.asarray(compute(params, batch))
-        for batch in fixed_batches(
-            data, pad_id=pad_id, batch_size=batch_size, length=None
-        )
-    ]
-    return np.concatenate(parts, axis=1)[:, : len(data.examples)]
+    settings = {"pad_id": pad_id, "batch_size": batch_size, "axis": 1}
+    return over_batches(lambda batch: compute(params, batch), data, **settings)
 
 
 @functools.cache

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from jaxunlearn.data import tokenize
+from jaxunlearn.data import pad_token_id, tokenize
 from jaxunlearn.data.examples import TruncationWarning
-from jaxunlearn.evaluation.answers import answers, pad_token
+from jaxunlearn.evaluation.answers import answers
 from jaxunlearn.evaluation.token_statistics import (
     TokenStatistics,
     mean_losses,
@@ -231,7 +231,7 @@ def object_losses(
             f"{length} tokens: shorten the prompts"
         )
     statistics = token_statistics(
-        model, params, data, pad_id=pad_token(tokenizer), batch_size=batch_size
+        model, params, data, pad_id=pad_token_id(tokenizer), batch_size=batch_size
     )
     # Without the end of text: whether the model stops there is not the question.
     objects = [TokenStatistics(*(x[:-1] for x in one)) for one in statistics]

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jaxunlearn.data import TokenizedData
+from jaxunlearn.files import write_json
 from jaxunlearn.models.gpt2 import GPT2
-from jaxunlearn.provenance import versions, write_json
+from jaxunlearn.provenance import versions
 from jaxunlearn.training import checkpoints
 from jaxunlearn.training.recipe import Recipe
 from jaxunlearn.types import Params

@@ -6,10 +6,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxunlearn.data import TokenizedData, prompt_and_completion, tokenize
+from jaxunlearn.data import (
+    TokenizedData,
+    pad_token_id,
+    prompt_and_completion,
+    tokenize,
+)
 from jaxunlearn.evaluation import membership
 from jaxunlearn.evaluation.answer_log import AnswerLog
-from jaxunlearn.evaluation.answers import answers, pad_token
+from jaxunlearn.evaluation.answers import answers
 from jaxunlearn.evaluation.rouge import rouge
 from jaxunlearn.evaluation.token_statistics import (
     TokenStatistics,
@@ -82,7 +87,7 @@ def measure(
     for each prompt.
     """
     found = Measured({}, {}, {}, {})
-    pad_id = pad_token(tokenizer)
+    pad_id = pad_token_id(tokenizer)
     for name, records in sets.items():
         tell(progress, f"{name}: losses of {len(records)} records")
         data = tokens_of(records, tokenizer, settings)
@@ -126,7 +131,7 @@ def measured_answers(
                 model,
                 params,
                 tokens_of(variants, tokenizer, settings),
-                pad_id=pad_token(tokenizer),
+                pad_id=pad_token_id(tokenizer),
                 batch_size=settings.batch_size,
             )
         )

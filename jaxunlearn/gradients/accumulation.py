@@ -2,7 +2,6 @@
 
 import json
 import operator
-import os
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxunlearn.files import write_arrays
 from jaxunlearn.tree import named_leaves, scaled
 from jaxunlearn.types import Batch, Params
 
@@ -116,12 +116,8 @@ def add_statistic(total: Params, statistic: jax.tree_util.Partial, batch: Batch)
 
 def write(path: Path, total: Params, done: int, fingerprint: Mapping) -> None:
     """Write the sum so far, under a temporary name and then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
     arrays = {f"sum/{name}": np.asarray(leaf) for name, leaf in named_leaves(total)}
-    with temporary.open("wb") as file:
-        np.savez(file, done=done, fingerprint=as_json(fingerprint), **arrays)
-    os.replace(temporary, path)
+    write_arrays(path, {"done": done, "fingerprint": as_json(fingerprint), **arrays})
 
 
 def read(path: Path, fingerprint: Mapping) -> Saved:

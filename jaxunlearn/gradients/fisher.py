@@ -8,6 +8,7 @@ from jax.tree_util import Partial
 
 from jaxunlearn.gradients.curvature import Logits, method_of_model
 from jaxunlearn.gradients.mean_products import Fill, mean_product
+from jaxunlearn.gradients.microbatches import indexed
 from jaxunlearn.tree import scaled
 from jaxunlearn.types import Batch, Params, PerExampleLoss
 
@@ -125,8 +126,7 @@ def true_fisher_vp(
     if logits is None:
         logits = method_of_model(loss, "logits")
     if isinstance(batch_or_batches, Mapping):
-        size = jax.tree.leaves(dict(batch_or_batches))[0].shape[0]
-        batch_or_batches = {"index": jnp.arange(size), **batch_or_batches}
+        batch_or_batches = indexed(batch_or_batches)
     keys = jax.random.split(key, draws)
     product = Partial(true_fisher_product, Partial(loss), Partial(logits), keys)
     return mean_product(

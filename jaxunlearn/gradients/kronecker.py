@@ -31,7 +31,7 @@ from jaxunlearn.gradients.kronecker_sums import (
     over_stack,
     sum_over_data,
 )
-from jaxunlearn.gradients.microbatches import example_count
+from jaxunlearn.gradients.microbatches import indexed
 from jaxunlearn.tree import cast
 from jaxunlearn.types import Batch, Params, PerExampleLoss
 
@@ -176,7 +176,7 @@ def fitted(
                 "an example's labels is a function of key and index"
             )
         if isinstance(batch, Mapping):
-            batch = {"index": jnp.arange(example_count(first)), **batch}
+            batch = indexed(batch)
     params = cast(params, jnp.float32)
     matrices = matrices_at(fit.loss, params, first, fit.layers)
     sums = sum_over_data(

@@ -5,13 +5,13 @@ An ``.npz`` of ``bases/<matrix>/left|right``, ``eigenvalues/<matrix>``, ``weight
 """
 
 import json
-import os
 import zipfile
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 
+from jaxunlearn.files import write_arrays
 from jaxunlearn.gradients.kronecker import KroneckerFactors
 from jaxunlearn.gradients.kronecker_layout import Matrix
 from jaxunlearn.gradients.kronecker_moments import Basis
@@ -41,14 +41,7 @@ def save_factors(path: Path | str, factors: KroneckerFactors, params: Params) ->
         "layers": factors.layers,
         "params": params_hash(params),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, about=json.dumps(about), **arrays)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_arrays(path, {"about": json.dumps(about), **arrays})
 
 
 def load_factors(path: Path | str, params: Params) -> KroneckerFactors:

@@ -134,6 +134,11 @@ def example_count(batch: Batch) -> int:
     return jax.tree.leaves(dict(batch))[0].shape[0]
 
 
+def indexed(batch: Batch) -> Batch:
+    """Return the batch with ``index``: 0 to B - 1 where it has none."""
+    return {"index": jnp.arange(example_count(batch)), **batch}
+
+
 def sum_over_chunks(function: Callable[[Batch], Params], chunks: Batch) -> Params:
     """Return ``sum_c function(chunks[c])`` in float32."""
 

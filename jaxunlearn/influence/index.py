@@ -8,13 +8,13 @@ for bit. One builder at a time.
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxunlearn.files import write_json, write_whole
 from jaxunlearn.gradients.projections import Block, Matrices, Projection, matrices_hash
 from jaxunlearn.influence.index_arrays import (
     ArrayLayout,
@@ -177,26 +177,7 @@ def write_description(index: Index) -> None:
     """Replace ``index.json``, on the disk when this returns."""
     held = {"format_version": FORMAT_VERSION} | dataclasses.asdict(index)
     del held["directory"]
-    text = json.dumps(held, indent=1, ensure_ascii=False) + "\n"
-    write_durably(index.directory / DESCRIPTION, text.encode())
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all; it survives a loss of power from then on."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    write_json(index.directory / DESCRIPTION, held)
 
 
 def checked_layout(layout: Iterable[Block]) -> tuple[Block, ...]:
@@ -229,7 +210,7 @@ def save_matrices(directory: Path, matrices: Matrices) -> None:
     }
     buffer = io.BytesIO()
     np.savez(buffer, **sides)
-    write_durably(directory / MATRICES, buffer.getvalue())
+    write_whole(directory / MATRICES, lambda path: path.write_bytes(buffer.getvalue()))
 
 
 def read_matrices(index: Index) -> Matrices | None:

@@ -5,7 +5,6 @@ example lowered the query's loss (a proponent).
 """
 
 import functools
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxunlearn.files import write_whole
 from jaxunlearn.gradients.projections import Block
 from jaxunlearn.influence.index import Index
 from jaxunlearn.influence.index_arrays import open_arrays
@@ -216,17 +216,15 @@ def all_scores(
         scores = np.empty(shape, np.float32)
         fill(scores)
         return scores
-    path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
+
+    def write(temporary: Path) -> None:
         mapped = np.lib.format.open_memmap(
             temporary, mode="w+", dtype=np.float32, shape=shape
         )
         fill(mapped)
         mapped.flush()
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    write_whole(path, write)
     return np.load(path, mmap_mode="r")
 
 

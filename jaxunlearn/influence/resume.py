@@ -7,7 +7,6 @@ the sweeps over the training data, ``<name>-<number>.npz`` for every few batches
 
 import hashlib
 import json
-import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,9 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import tree
+from jaxunlearn.files import write_arrays, write_json
 from jaxunlearn.influence.inverses import Inverted
 from jaxunlearn.influence.work import Work
-from jaxunlearn.provenance import params_hash, write_json
+from jaxunlearn.provenance import params_hash
 from jaxunlearn.types import Batch
 
 GROUP = 16
@@ -169,19 +169,8 @@ def kept_directions(work: Work, invert: Callable[[], Inverted]) -> Inverted:
     return found
 
 
-def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Write an ``.npz`` whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read what :func:`write_arrays` wrote.
+    """Read what :func:`files.write_arrays` wrote.
 
     Raises:
       ValueError: The file is damaged.

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import re
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxunlearn.files import write_arrays
 
 WeightedRun = Callable[[jax.Array, jax.Array], jax.Array]
 """``train(weights float32[N], seed int32[]) -> outcomes float32[Q]``, pure."""
@@ -142,9 +143,4 @@ def finished_outcomes(path: Path, digest: str) -> list[np.ndarray]:
 
 def write_outcomes(path: Path, digest: str, outcomes: np.ndarray) -> None:
     """Replace the file: ``digest``, and ``outcomes`` [models done, Q]."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        dir=path.parent, suffix=".npz", delete=False
-    ) as file:
-        np.savez(file, digest=np.str_(digest), outcomes=outcomes)
-    os.replace(file.name, path)
+    write_arrays(path, {"digest": digest, "outcomes": outcomes})

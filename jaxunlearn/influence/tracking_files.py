@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxunlearn.files import write_arrays
 from jaxunlearn.influence.result import SIGN
-from jaxunlearn.influence.resume import read_arrays, write_arrays
+from jaxunlearn.influence.resume import read_arrays
 
 FORMAT = 1
 

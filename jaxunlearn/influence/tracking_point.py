@@ -55,7 +55,7 @@ def point_of(asked: Tracking, params: Params) -> InfluenceTrack:
     query_losses = losses_of(asked.query_loss, point, asked.query)
     rows = Partial(norm_rows, Chosen(asked.query_loss, asked.layers), point)
     norms = rows_of(rows, asked.query, batch_size=None)
-    groups = sorted(norms, key=place_of)
+    groups = sorted(norms, key=tree.place_of)
     kept = masks(point, asked.layers)
     covered = sum(
         int(np.sum(np.broadcast_to(kept[name], jnp.shape(leaf))))
@@ -169,29 +169,6 @@ def curvature_rows(
     return jax.lax.map(of_example, dict(batch))
 
 
-FORWARD = {"wte": 0, "wpe": 1, "ln_f": 3}
-"""Where a part stands on the way forward; blocks and all others are 2."""
-
-
-def place_of(group: str) -> tuple[int, str, int]:
-    """Return what sorts the parts of a model in the order of the way forward."""
-    name, _, number = group.rpartition("/")
-    if not number.isdigit():
-        name, number = group, "0"
-    return FORWARD.get(name, 2), name, int(number)
-
-
-def group_of(name: str) -> str:
-    """Return the part of a model to which a layer's name belongs.
-
-    >>> group_of("h/11/attn/c_attn/kernel"), group_of("wte/embedding")
-    ('h/11', 'wte')
-    """
-    parts = name.split("/")
-    numbered = [i for i, part in enumerate(parts) if part.isdigit()]
-    return "/".join(parts[: numbered[0] + 1]) if numbered else parts[0]
-
-
 def norm_rows(chosen: Chosen, params: Params, batch: Batch) -> dict[str, jax.Array]:
     """Return the norms of a batch's gradients by part of the model, float32[B] each."""
     found, views = statistics(
@@ -213,6 +190,6 @@ def norm_rows(chosen: Chosen, params: Params, batch: Batch) -> dict[str, jax.Arr
         chosen_layers = np.broadcast_to(np.ravel(kept[name]), len(values))
         for layer, value, one in zip(layers[name], values, chosen_layers, strict=True):
             if one:
-                group = group_of(layer)
+                group = tree.part_of(layer)
                 squares[group] = squares.get(group, jnp.float32(0)) + value
     return {group: jnp.sqrt(value) for group, value in squares.items()}

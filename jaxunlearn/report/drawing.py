@@ -4,12 +4,15 @@ Frames and text are drawn in `INK` on `PAPER`. `inline_svg` exchanges these colo
 the page's own, so that a figure inside a page follows light and dark.
 """
 
+import functools
 import io
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from jaxunlearn.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -29,15 +32,21 @@ def blank(x_label: str, y_label: str, *, height: float) -> "tuple[Figure, Axes]"
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, height), layout="constrained", facecolor=PAPER)
-    axes = figure.add_subplot(facecolor="none")
+    axes = figure.add_subplot()
     axes.set_xlabel(x_label, color=INK)
     axes.set_ylabel(y_label, color=INK)
-    axes.tick_params(colors=INK, labelsize=9)
+    plain_axes(axes)
+    return figure, axes
+
+
+def plain_axes(axes: "Axes", *, label_size: float = 9) -> None:
+    """Gives axes the look of all figures: a light grid, no frame above and right."""
+    axes.set_facecolor("none")
+    axes.tick_params(colors=INK, labelsize=label_size)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(INK)
     axes.grid(color=INK, alpha=0.15, linewidth=0.7)
     axes.set_axisbelow(True)
-    return figure, axes
 
 
 def key(name: str, **look) -> "Line2D":
@@ -75,12 +84,12 @@ def save_figure(figure: "Figure", stem: str | os.PathLike[str]) -> tuple[Path, P
     """
     paths = Path(f"{os.fspath(stem)}.png"), Path(f"{os.fspath(stem)}.svg")
     for path in paths:
-        # matplotlib takes the format from the extension, so that stays at the end.
-        temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
+        metadata = {"Date": None} if path.suffix == ".svg" else None
+        save = functools.partial(
+            figure.savefig, dpi=200, facecolor=PAPER, metadata=metadata
+        )
         with _deterministic("path"):
-            metadata = {"Date": None} if path.suffix == ".svg" else None
-            figure.savefig(temporary, dpi=200, facecolor=PAPER, metadata=metadata)
-        os.replace(temporary, path)
+            write_whole(path, save)
     return paths
 
 

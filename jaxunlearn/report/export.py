@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jaxunlearn.provenance import write_text
+from jaxunlearn.files import write_text
 from jaxunlearn.report.tables import text_of
 
 _MOST_LATEX_ROWS = 200

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from jaxunlearn.provenance import write_text
+from jaxunlearn.files import write_text
 from jaxunlearn.report.tables import text_of
 
 _FOLDER = Path(__file__).parent

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from jaxunlearn.files import write_text
 from jaxunlearn.report import drawing, figures, outcome
 from jaxunlearn.report.marking import mark_answer
 from jaxunlearn.report.tables import html_table, text_of
@@ -78,9 +79,7 @@ def write_report(results: Mapping, out_dir: str | os.PathLike[str]) -> Path:
     for name, figure in drawn.items():
         drawing.save_figure(figure, out_dir / "figures" / name)
     path = out_dir / "report.html"
-    temporary = out_dir / ".report.html.partial"
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, page)
     return path
 
 

@@ -6,7 +6,6 @@ names epoch and step. It is written under a temporary name and renamed, so a kil
 leaves whole files only, and a resumed one writes the same files again.
 """
 
-import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import tree
+from jaxunlearn.files import write_whole
 from jaxunlearn.training.recorded_gradient import (
     RecordedGradient,
     add,
@@ -66,9 +66,8 @@ def write_step(
                 stored = np.asarray(part if key in exact else jnp.asarray(part, dtype))
                 arrays[key] = stored if real.all() else stored[real]
     path = directory / f"step-{step:08d}.safetensors"
-    temporary = path.with_suffix(".tmp")
-    save_file(arrays, temporary, metadata={"epoch": str(epoch), "step": str(step)})
-    os.replace(temporary, path)
+    metadata = {"epoch": str(epoch), "step": str(step)}
+    write_whole(path, lambda temporary: save_file(arrays, temporary, metadata))
     return path
 
 

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 from jaxunlearn.data import TokenizedData
+from jaxunlearn.files import write_text
 from jaxunlearn.models.gpt2 import GPT2
-from jaxunlearn.provenance import write_text
 from jaxunlearn.training import checkpoints, gradient_store
 from jaxunlearn.training.recipe import (
     Recipe,

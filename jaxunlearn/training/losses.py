@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,35 @@ def fixed_batches(
             length=length or data.length,
             pad_id=pad_id,
         )
+
+
+def over_batches(
+    compute: Callable[[Batch], Any],
+    data: TokenizedData,
+    *,
+    pad_id: int,
+    batch_size: int,
+    length: int | None = None,
+    axis: int = 0,
+) -> Any:
+    """Return what a function of a batch gives for each example of ``data``, in order.
+
+    Args:
+      compute: From a batch to an array, or a tree of arrays, with an axis of examples.
+      data: The tokenised examples.
+      pad_id: Token that fills the padding.
+      batch_size: Examples at a time.
+      length: Tokens to pad to; None is the longest example.
+      axis: Of the examples in the arrays.
+    """
+    parts = [
+        jax.tree.map(np.asarray, compute(batch))
+        for batch in fixed_batches(
+            data, pad_id=pad_id, batch_size=batch_size, length=length
+        )
+    ]
+    real = (slice(None),) * axis + (slice(len(data.examples)),)
+    return jax.tree.map(lambda *x: np.concatenate(x, axis=axis)[real], *parts)
 
 
 @functools.cache
@@ -65,9 +95,8 @@ def example_losses(
         same to compile once for all.
     """
     loss = compiled_loss(model)
-    parts = fixed_batches(data, pad_id=pad_id, batch_size=batch_size, length=length)
-    losses = [np.asarray(loss(params, batch)) for batch in parts]
-    return np.concatenate(losses)[: len(data.examples)]
+    settings = {"pad_id": pad_id, "batch_size": batch_size, "length": length}
+    return over_batches(lambda batch: loss(params, batch), data, **settings)
 
 
 def mean_loss_of(

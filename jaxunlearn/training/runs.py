@@ -17,14 +17,9 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxunlearn.data import TokenizedData, check_tokenizer, load_tokenizer, tokenize
+from jaxunlearn.files import write_json, write_text
 from jaxunlearn.models.gpt2 import GPT2, GPT2Config
-from jaxunlearn.provenance import (
-    data_hash,
-    params_hash,
-    versions,
-    write_json,
-    write_text,
-)
+from jaxunlearn.provenance import data_hash, params_hash, versions
 from jaxunlearn.training import checkpoints
 from jaxunlearn.training.recipe import Recipe
 from jaxunlearn.training.recorder import Recording, recorded_mask

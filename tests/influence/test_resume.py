@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxunlearn.files import write_arrays
 from jaxunlearn.gradients import per_example_gradients
 from jaxunlearn.influence import load_scores, resume, save_scores, scores
 from jaxunlearn.tree import named_leaves
@@ -90,7 +91,7 @@ def test_finished_parts_are_read_and_not_computed(problem, tmp_path, monkeypatch
     parts = [f"products-{i:06d}.npz" for i in range(3)]
     assert names == ["directions.npz", *parts, "run.json"]
     part = given["state"] / parts[1]
-    resume.write_arrays(part, {"names": "null", "0": np.full((3, 4), 7.0)})
+    write_arrays(part, {"names": "null", "0": np.full((3, 4), 7.0)})
     again = scores(loss, *problem, **given)
     assert (again.scores[:, 4:8] == 7).all()
     np.testing.assert_array_equal(again.scores[:, :4], first.scores[:, :4])

@@ -15,7 +15,7 @@ from jaxunlearn.evaluation.attacks.relearning import halves
 from jaxunlearn.models.cross_entropy import head_logits
 from jaxunlearn.models.gpt2 import GPT2
 from jaxunlearn.models.layer_states import final_norm, layer_states
-from jaxunlearn.training.losses import fixed_batches
+from jaxunlearn.training.losses import over_batches
 from jaxunlearn.types import Batch, Params
 
 PENALTY = 0.1
@@ -57,19 +57,10 @@ def logit_lens(
     Source: nostalgebraist 2020, interpreting GPT: the logit lens.
     """
     look = compiled_lens(model)
-    probabilities, ranks = [], []
-    for batch in fixed_batches(
-        data, pad_id=pad_id, batch_size=batch_size, length=length
-    ):
-        found = [np.asarray(x) for x in look(params, batch)]
-        rows = batch["index"] >= 0
-        probabilities.append(found[0][:, rows])
-        ranks.append(found[1][:, rows])
+    settings = {"pad_id": pad_id, "batch_size": batch_size, "length": length}
+    found = over_batches(lambda batch: look(params, batch), data, **settings, axis=1)
     layers = tuple(range(model.config.n_layer + 1))
-    return LogitLens(
-        Recovered(layers, np.concatenate(probabilities, axis=1, dtype=np.float64)),
-        Recovered(layers, np.concatenate(ranks, axis=1, dtype=np.float64)),
-    )
+    return LogitLens(*(Recovered(layers, x.astype(np.float64)) for x in found))
 
 
 @functools.cache
@@ -161,13 +152,8 @@ def pointing_features(
 ) -> np.ndarray:
     """Return ``mean_t ln_f(state_t) * E[y_t+1]`` of each layer, float32[N+1,n,D]."""
     compute = compiled_pointing(model)
-    parts = [
-        np.asarray(compute(params, batch))
-        for batch in fixed_batches(
-            data, pad_id=pad_id, batch_size=batch_size, length=None
-        )
-    ]
-    return np.concatenate(parts, axis=1)[:, : len(data.examples)]
+    settings = {"pad_id": pad_id, "batch_size": batch_size, "axis": 1}
+    return over_batches(lambda batch: compute(params, batch), data, **settings)
 
 
 @functools.cache

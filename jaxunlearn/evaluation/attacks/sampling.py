@@ -7,19 +7,19 @@ once and go on greedily: what stands behind a refusal shows with the first word 
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn.data import Example, TokenizedData
-from jaxunlearn.evaluation.answers import answer_ids, answers, pad_token, prompt_ids
+from jaxunlearn.data import Example, TokenizedData, pad_token_id
+from jaxunlearn.evaluation.answers import answer_ids, answers, prompt_ids, texts_of
 from jaxunlearn.evaluation.attacks.recovery import Recovered, largest_so_far
 from jaxunlearn.evaluation.rouge import rouge_l
 from jaxunlearn.models.cross_entropy import head_logits
 from jaxunlearn.models.gpt2 import GPT2
-from jaxunlearn.training.losses import fixed_batches
+from jaxunlearn.training.losses import over_batches
 from jaxunlearn.types import Batch, Params
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def branching(
     if not 1 <= branches <= model.config.vocab_size:
         raise ValueError(f"branches={branches}: 1 to {model.config.vocab_size} tokens")
     asked = prompt_ids(tokenizer, prompts)
-    end, pad_id = tokenizer.eos_token_id, pad_token(tokenizer)
+    pad_id = pad_token_id(tokenizer)
     starts = likeliest_tokens(
         model, params, asked, branches, pad_id=pad_id, batch_size=batch_size
     )
@@ -130,17 +130,12 @@ def branching(
             for token in row
         ],
         pad_id=pad_id,
-        eos_token_id=end,
+        eos_token_id=tokenizer.eos_token_id,
         max_new_tokens=max_new_tokens - 1,
         batch_size=batch_size,
     )
-    texts = []
-    for row in np.concatenate([starts.reshape(-1, 1), rest], axis=1):
-        stop = np.flatnonzero(row == end)
-        kept = row[: stop[0]] if len(stop) else row
-        # Typed as text or a list of texts; for one row of tokens it is one text.
-        text: Any = tokenizer.decode(kept.tolist(), skip_special_tokens=True)
-        texts.append(text.strip())
+    ids = np.concatenate([starts.reshape(-1, 1), rest], axis=1)
+    texts = [text.strip() for text in texts_of(tokenizer, ids)]
     best = largest_so_far(recalls(truths, texts, branches).T)
     ks = doublings(branches)
     return Recovered(tuple(k - 1 for k in ks), best[[k - 1 for k in ks]])
@@ -159,13 +154,8 @@ def likeliest_tokens(
     rows = [np.asarray(ids, np.int32) for ids in prompts]
     data = TokenizedData(tuple(Example(x, x, i) for i, x in enumerate(rows)), 0, 0)
     look = compiled_next(model, count)
-    parts = [
-        np.asarray(look(params, batch))
-        for batch in fixed_batches(
-            data, pad_id=pad_id, batch_size=batch_size, length=None
-        )
-    ]
-    return np.concatenate(parts)[: len(rows)]
+    settings = {"pad_id": pad_id, "batch_size": batch_size}
+    return over_batches(lambda batch: look(params, batch), data, **settings)
 
 
 @functools.cache

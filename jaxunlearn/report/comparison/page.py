@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from markupsafe import Markup
 
-from jaxunlearn.provenance import write_text
+from jaxunlearn.files import write_text
 from jaxunlearn.report.comparison import (
     attacks,
     examples,

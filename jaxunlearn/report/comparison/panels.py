@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from markupsafe import Markup
 
-from jaxunlearn.report.drawing import BLUE, INK, PAPER, WIDTH
+from jaxunlearn.report.drawing import BLUE, INK, PAPER, WIDTH, plain_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,13 +82,8 @@ def panels(
     figure = Figure(figsize=size, layout="constrained", facecolor=PAPER)
     grid = figure.subplots(count, 1, sharex=True, sharey=share_y, squeeze=False)
     for axes, label in zip(grid[:, 0], y_labels, strict=True):
-        axes.set_facecolor("none")
+        plain_axes(axes)
         axes.set_ylabel(label, color=INK, fontsize=9)
-        axes.tick_params(colors=INK, labelsize=9)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(INK)
-        axes.grid(color=INK, alpha=0.15, linewidth=0.7)
-        axes.set_axisbelow(True)
     grid[-1, 0].set_xlabel(x_label, color=INK)
     grid[-1, 0].xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
     return figure, list(grid[:, 0])
