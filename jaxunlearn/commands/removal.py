@@ -1,6 +1,8 @@
 """What a removal request comes to: the options, the examples, the target."""
 
 import dataclasses
+import math
+import re
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -47,8 +49,9 @@ class Options:
         before training; default with a run) or unseen (the loss of --unseen records).
         Without run and unseen, the loss now plus 1 nat.
       unseen: Records like the forgotten ones that the model never saw.
-      max_retain_increase: Refuse where retain loss rises by more than this share.
-        Default: 0.02 for first_epoch, none for gradient_ascent.
+      max_retain_increase: Refuse where retain loss rises by more: 0.02nats (a token;
+        of perplexity, 2 % at every loss), 5% (of the loss) or none. Default: 0.02nats
+        for first_epoch, none for gradient_ascent.
       max_relative_step: Refuse where the step is longer than this share of the layers.
       max_exposures: How often iterative mode may use one recorded gradient.
       learning_rate: Of gradient_ascent; default: steps of constant length.
@@ -77,7 +80,7 @@ class Options:
     scale: float | None = None
     target: str | None = None
     unseen: str | None = None
-    max_retain_increase: float | None = None
+    max_retain_increase: str | None = None
     max_relative_step: float = 1.0
     max_exposures: int = 1
     learning_rate: float | None = None
@@ -99,6 +102,44 @@ class Options:
                 "directory made by `jaxunlearn train`; or use --method "
                 "gradient_ascent, which works on any model"
             )
+
+
+def limits_of(options: Options) -> Any:
+    """Return what the step must not pass."""
+    from jaxunlearn.unlearning import Limits
+
+    limits = Limits(max_relative_step=options.max_relative_step)
+    text = options.max_retain_increase
+    if text is None and options.method == "first_epoch":
+        return limits
+    return limits._replace(**retain_limit(text or "none"))
+
+
+def retain_limit(text: str) -> dict[str, float | None]:
+    """Return the limits that ``--max-retain-increase`` names, as fields of `Limits`.
+
+    >>> retain_limit("5%")
+    {'max_retain_nats': None, 'max_retain_increase': 0.05}
+    >>> retain_limit("0.02nats")
+    {'max_retain_nats': 0.02, 'max_retain_increase': None}
+    """
+    found = re.fullmatch(r"\s*(none|([\d.eE+-]+)\s*(%|nats?)?)\s*", text)
+    try:
+        if found is None:
+            raise ValueError
+        value = None if found[2] is None else float(found[2])
+    except ValueError:
+        value = math.nan
+    if value is not None and not 0 <= value < math.inf:
+        raise ValueError(
+            f"max_retain_increase={text!r}: nats a token such as 0.02nats, a share of "
+            f"the loss such as 5%, or none"
+        )
+    if found is not None and (found[3] or "").startswith("nat"):
+        return {"max_retain_nats": value, "max_retain_increase": None}
+    if value is not None and found is not None and found[3] == "%":
+        value /= 100
+    return {"max_retain_nats": None, "max_retain_increase": value}
 
 
 class Removal(NamedTuple):

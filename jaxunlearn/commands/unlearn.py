@@ -11,6 +11,7 @@ from jaxunlearn.commands.removal import (
     Options,
     Removal,
     forget_target,
+    limits_of,
     prepare,
     show_matches,
 )
@@ -18,9 +19,6 @@ from jaxunlearn.data import collate, pad_token_id
 from jaxunlearn.files import write_json
 from jaxunlearn.provenance import data_hash, versions
 from jaxunlearn.report import console_table
-
-RETAIN_LIMIT = 0.02
-"""By how much retain loss may rise, relatively, in first-epoch unlearning."""
 
 
 def unlearn(options: Options) -> int:
@@ -36,12 +34,7 @@ def unlearn(options: Options) -> int:
     show_matches(removal)
     if options.list_matches:
         return 0
-    from jaxunlearn.unlearning import Limits
-
-    rise = options.max_retain_increase
-    if rise is None and options.method == "first_epoch":
-        rise = RETAIN_LIMIT
-    return carry_out(removal, options, Limits(rise, options.max_relative_step))
+    return carry_out(removal, options, limits_of(options))
 
 
 def carry_out(removal: Removal, options: Options, limits) -> int:

@@ -13,12 +13,55 @@ Measure = Callable[[Params], float]
 
 
 class Limits(NamedTuple):
-    """What an unlearning step must not pass."""
+    """What an unlearning step must not pass; where several are given, all hold.
 
-    max_retain_increase: float | None = 0.02  # relative rise of retain loss; None: any
-    max_relative_step: float | None = 1.0  # |step| / |layers|; None: any
-    tolerance: float = 1e-3  # how far above the target, relative, is near enough
+    The price is limited in nats a token: a rise of 0.02 multiplies the perplexity of
+    what is kept by 1.02, whatever the loss was, where a share of a loss near zero says
+    little and a share of a large one allows much.
+
+    Attributes:
+      max_retain_increase: Rise of the retain loss as a share of it; None: any.
+      max_relative_step: |step| / |parameters of the layers|; None: any.
+      tolerance: How far above the target, relative, is near enough.
+      max_trials: Most scales tried.
+      max_retain_nats: Rise of the retain loss in nats a token; None: any.
+    """
+
+    max_retain_increase: float | None = None
+    max_relative_step: float | None = 1.0
+    tolerance: float = 1e-3
     max_trials: int = 40
+    max_retain_nats: float | None = 0.02
+
+
+def check_limits(limits: Limits) -> None:
+    """Refuse limits that mean nothing.
+
+    Raises:
+      ValueError: One is negative or no number, or no trial is allowed.
+    """
+    for name in ("max_retain_increase", "max_retain_nats", "max_relative_step"):
+        value = getattr(limits, name)
+        if value is not None and not value >= 0:
+            raise ValueError(f"{name}={value}: must be at least 0, or None for any")
+    if not 0 <= limits.tolerance < math.inf:
+        raise ValueError(f"tolerance={limits.tolerance}: must be at least 0")
+    if limits.max_trials < 1:
+        raise ValueError(f"max_trials={limits.max_trials}: must be at least 1")
+
+
+def highest_retain_loss(before: float, limits: Limits) -> float:
+    """Return the retain loss that the limits allow, from what it was before.
+
+    >>> highest_retain_loss(2.0, Limits(max_retain_increase=0.05))
+    2.02
+    >>> highest_retain_loss(0.07, Limits(max_retain_increase=0.5))
+    0.09
+    """
+    share, nats = limits.max_retain_increase, limits.max_retain_nats
+    allowed = [] if share is None else [before * (1 + share)]
+    allowed += [] if nats is None else [before + nats]
+    return min(allowed, default=math.inf)
 
 
 class Trial(NamedTuple):
@@ -34,8 +77,9 @@ class Outcome(NamedTuple):
     """What unlearning came to. ``params`` keep every limit, whatever the status.
 
     Status: ``reached``; ``already`` (the loss is at the target without a step);
-    ``retain_limit``, ``step_limit`` (the target lies beyond a limit); ``no_ascent``
-    (the direction does not raise the forget loss); ``trials`` (too few allowed).
+    ``given_scale`` (applied as given, short of the target); ``retain_limit``,
+    ``step_limit`` (the target lies beyond a limit); ``no_ascent`` (the direction does
+    not raise the forget loss); ``trials`` (too few allowed).
     """
 
     params: Params
@@ -45,8 +89,8 @@ class Outcome(NamedTuple):
 
     @property
     def reached(self) -> bool:
-        """Whether the forget loss is at its target."""
-        return self.status in ("reached", "already")
+        """Whether what was asked for was done: the target met, or the scale applied."""
+        return self.status in ("reached", "already", "given_scale")
 
 
 def passed_limit(trial: Trial, retain_before: float, limits: Limits) -> str | None:
@@ -54,11 +98,11 @@ def passed_limit(trial: Trial, retain_before: float, limits: Limits) -> str | No
 
     A loss that is not a finite number passes no limit, whatever is allowed.
     """
-    rise, step = limits.max_retain_increase, limits.max_relative_step
     if not math.isfinite(trial.forget) or not math.isfinite(trial.retain):
         return "retain_limit"
-    if rise is not None and not trial.retain <= retain_before * (1 + rise):
+    if not trial.retain <= highest_retain_loss(retain_before, limits):
         return "retain_limit"
+    step = limits.max_relative_step
     if step is not None and not abs(trial.relative_step) <= step:
         return "step_limit"
     return None
@@ -88,17 +132,19 @@ def calibrate(
       target: The forget loss to reach.
       layer_norm: Norm of the parameters in the chosen layers, for ``relative_step``.
       limits: What a step must not pass.
-      scale: A given s: no search, but the limits hold.
+      scale: A given s above 0: no search, but the limits hold.
 
     Returns:
       The outcome. If the target lies beyond a limit, the parameters are returned as
       they came, bit for bit, and the trials show how far one could have gone.
 
     Raises:
-      ValueError: The direction is zero or not finite, or the target not a number.
+      ValueError: The direction is zero or not finite, the target not a number, the
+        scale not above 0 (a negative one would train further), or a limit senseless.
 
     Cost: one evaluation of both losses a trial, usually 10 to 20.
     """
+    check_limits(limits)
     length = float(tree.norm(direction))
     if not (math.isfinite(length) and length > 0):
         raise ValueError(
@@ -107,8 +153,11 @@ def calibrate(
         )
     if not math.isfinite(target):
         raise ValueError(f"target={target} is not a number")
-    if scale is not None and not math.isfinite(scale):
-        raise ValueError(f"scale={scale} is not a number; None calibrates it")
+    if scale is not None and not 0 < scale < math.inf:
+        raise ValueError(
+            f"scale={scale}: must be a finite number above 0 (a negative one would "
+            f"train further); None calibrates it"
+        )
     retain_before = retain_loss(params)
     trials: list[Trial] = []
 
@@ -168,20 +217,29 @@ def calibrate(
 
 def explain(outcome: Outcome, target: float, retain_before: float) -> str:
     """Return one sentence on an outcome, with the remedy where it failed."""
-    if outcome.reached:
+    if outcome.status in ("reached", "already"):
         return "The forget loss is at its target."
     if not outcome.trials:
         return "No step was tried."
-    # The furthest point short of the target shows what the limit costs.
-    last = max(outcome.trials, key=lambda t: min(t.forget, target))
+    # The point that was judged: the nearest at the target, else the furthest short.
+    last = min(
+        outcome.trials,
+        key=lambda t: (
+            not math.isfinite(t.forget),
+            t.forget < target,
+            abs(t.forget - target),
+        ),
+    )
     rise = 100 * (last.retain / retain_before - 1)
     seen = (
         f"at forget loss {last.forget:.3f} (target {target:.3f}) retain loss has "
-        f"changed by {rise:+.2f} % and the layers by {100 * last.relative_step:.1f} %"
+        f"changed by {last.retain - retain_before:+.4f} nats ({rise:+.2f} %) and the "
+        f"layers by {100 * last.relative_step:.1f} %"
     )
     remedy = {
         "retain_limit": "Refused, retain loss would rise too far: {}. Allow more with "
-        "max_retain_increase, lower the target, or choose other layers.",
+        "max_retain_nats or max_retain_increase, lower the target, or choose other "
+        "layers.",
         "step_limit": "Refused, the step would be too long: {}. Allow more with "
         "max_relative_step, lower the target, or choose other layers.",
         "no_ascent": "Refused, this direction does not raise the forget loss: {}. "

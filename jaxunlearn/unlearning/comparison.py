@@ -22,7 +22,7 @@ OUTPUT = "first-epoch, output part only"
 ASCENT = "gradient ascent, whole model"
 ASCENT_EMBEDDING = "gradient ascent, embedding"
 METHODS = (FIRST_EPOCH, OUTPUT, ASCENT, ASCENT_EMBEDDING)
-NO_LIMITS = Limits(max_retain_increase=None, max_relative_step=None)
+NO_LIMITS = Limits(max_retain_nats=None, max_relative_step=None)
 
 EMBEDDING_LAYERS = "^wte/"
 

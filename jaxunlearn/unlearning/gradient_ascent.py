@@ -11,8 +11,12 @@ from jaxunlearn.unlearning.calibration import (
     Outcome,
     Trial,
     calibrate,
+    check_limits,
     passed_limit,
 )
+
+RELATIVE_STEP = 1e-3
+"""Length of a step of gradient ascent, relative to the parameters of its layers."""
 
 
 def gradient_ascent(
@@ -25,7 +29,7 @@ def gradient_ascent(
     target: float,
     limits: Limits = Limits(),
     learning_rate: float | None = None,
-    relative_step: float = 1e-3,
+    relative_step: float | None = None,
     max_steps: int = 500,
     on_step: Callable[[Trial], None] | None = None,
 ) -> Outcome:
@@ -44,13 +48,33 @@ def gradient_ascent(
         ``eta = relative_step |theta| / |grad|``: the gradient of a memorised example is
         next to nothing and grows as it is forgotten, so a constant rate first stalls
         and then leaps.
-      relative_step: Length of a step, relative to the parameters.
+      relative_step: Length of a step, relative to the parameters; default 0.001.
       max_steps: Most steps.
       on_step: Called after each step.
 
     Returns:
       The outcome, with a trial a step; parameters as they came if a limit was passed.
+
+    Raises:
+      ValueError: A number is out of range, both ``learning_rate`` and
+        ``relative_step`` are given, or the gradient is zero or not finite.
     """
+    check_limits(limits)
+    if learning_rate is not None and not 0 < learning_rate < math.inf:
+        raise ValueError(f"learning_rate={learning_rate}: a finite number above 0")
+    if learning_rate is not None and relative_step is not None:
+        raise ValueError(
+            f"relative_step={relative_step} does not go with learning_rate="
+            f"{learning_rate}, which sets the length of a step: give one of them"
+        )
+    if relative_step is None:
+        relative_step = RELATIVE_STEP
+    if not 0 < relative_step < math.inf:
+        raise ValueError(f"relative_step={relative_step}: a finite number above 0")
+    if max_steps < 1:
+        raise ValueError(f"max_steps={max_steps}: must be at least 1")
+    if not math.isfinite(target):
+        raise ValueError(f"target={target} is not a number")
     layer_norm = float(tree.norm(params, mask))
     before = retain_loss(params)
     current, trials = params, []
@@ -84,7 +108,9 @@ def gradient_ascent(
                 target=target,
                 layer_norm=layer_norm,
                 limits=limits._replace(
-                    max_retain_increase=None, max_relative_step=None
+                    max_retain_increase=None,
+                    max_retain_nats=None,
+                    max_relative_step=None,
                 ),
             )
             moved = last.params

@@ -14,6 +14,8 @@ from jaxunlearn.unlearning.calibration import (
     Outcome,
     Trial,
     calibrate,
+    check_limits,
+    highest_retain_loss,
     passed_limit,
 )
 from jaxunlearn.unlearning.path import PathPoint, Rule, exposures
@@ -244,6 +246,11 @@ def iterative_first_epoch(
     """
     if max_exposures < 0:
         raise ValueError(f"max_exposures={max_exposures}: 0 or more")
+    if max_rounds is not None and max_rounds < 1:
+        raise ValueError(f"max_rounds={max_rounds}: must be at least 1")
+    if not math.isfinite(target):
+        raise ValueError(f"target={target} is not a number")
+    check_limits(limits)
     used = dict.fromkeys(examples, 0)
     retain_before = retain_loss(params)
     current, held, trials = params, 0, []
@@ -293,7 +300,6 @@ def iterative_first_epoch(
 
 def rest_of(limits: Limits, before: float, now: float) -> Limits:
     """Return the limits with what has been spent of the retain loss taken off."""
-    if limits.max_retain_increase is None:
-        return limits
-    left = (1 + limits.max_retain_increase) * before / now - 1
-    return limits._replace(max_retain_increase=max(left, 0.0))
+    left = highest_retain_loss(before, limits) - now
+    left = left if left > 0 else 0.0  # also where a loss is no number
+    return limits._replace(max_retain_increase=None, max_retain_nats=left)

@@ -6,9 +6,10 @@ import pytest
 
 from jaxunlearn import tree
 from jaxunlearn.unlearning import Limits, calibrate, explain
+from jaxunlearn.unlearning.calibration import highest_retain_loss
 
 NAN, INF = float("nan"), float("inf")
-ANY = Limits(max_retain_increase=None, max_relative_step=None)
+ANY = Limits(max_retain_nats=None, max_relative_step=None)
 ALONG = {
     "h": {"kernel": jnp.array([0.5, 2.0])},
     "wte": {"embedding": jnp.array([[1.0]])},
@@ -91,9 +92,15 @@ def test_at_the_target_nothing_is_done(point, square, same_bits):
 
 
 REFUSALS = {
-    "retain_limit": {"retain": "square", "limits": Limits(0.5, None)},
-    "step_limit": {"limits": Limits(None, 0.4)},
-    "no_ascent": {"direction": tree.scaled(-0.1, ALONG), "limits": Limits(None, 0.2)},
+    "retain_limit": {
+        "retain": "square",
+        "limits": ANY._replace(max_retain_increase=0.5),
+    },
+    "step_limit": {"limits": ANY._replace(max_relative_step=0.4)},
+    "no_ascent": {
+        "direction": tree.scaled(-0.1, ALONG),
+        "limits": ANY._replace(max_relative_step=0.2),
+    },
     "trials": {"limits": ANY._replace(max_trials=4)},
 }
 
@@ -118,30 +125,44 @@ def test_a_refusal_returns_the_parameters_as_they_came(
 
 def test_the_limit_is_judged_at_the_target_not_at_the_doubling_beyond_it(point, square):
     # At the target the retain loss has risen by 100 %, two doublings on by far more.
-    refused = run(point, square, retain=square, limits=Limits(0.99, None))
+    refused = run(
+        point, square, retain=square, limits=ANY._replace(max_retain_increase=0.99)
+    )
     assert refused.status == "retain_limit"
-    reached = run(point, square, retain=square, limits=Limits(1.01, None))
+    reached = run(
+        point, square, retain=square, limits=ANY._replace(max_retain_increase=1.01)
+    )
     assert reached.status == "reached"
     assert max(t.retain for t in reached.trials) > 2.01
     need = analytic(point, 2.0) * float(tree.norm(ALONG))
-    assert run(point, square, limits=Limits(None, need * 0.99)).status == "step_limit"
-    assert run(point, square, limits=Limits(None, need * 1.01)).status == "reached"
+    assert (
+        run(point, square, limits=ANY._replace(max_relative_step=need * 0.99)).status
+        == "step_limit"
+    )
+    assert (
+        run(point, square, limits=ANY._replace(max_relative_step=need * 1.01)).status
+        == "reached"
+    )
 
 
 def test_given_a_scale_there_is_no_search_but_the_limits_hold(point, square, same_bits):
     far = run(point, square, scale=3.0, limits=ANY)
     assert (far.status, far.scale, len(far.trials)) == ("reached", 3.0, 1)
     near = run(point, square, scale=1e-3)
-    assert (near.status, near.reached) == ("given_scale", False)
+    assert (near.status, near.reached) == ("given_scale", True)
     assert square(near.params) > square(point)
     assert "The given scale was applied" in explain(near, 2.0, 1.0)
-    none = run(point, square, scale=0.0)
-    assert same_bits(none.params, point)
-    for scale in (3.0, -3.0):
-        refused = run(point, square, scale=scale)
-        assert refused.status == "step_limit"
-        assert same_bits(refused.params, point)
-    refused = run(point, square, retain=square, scale=0.5, limits=Limits(0.1, None))
+    refused = run(point, square, scale=3.0)
+    assert refused.status == "step_limit"
+    assert not refused.reached
+    assert same_bits(refused.params, point)
+    refused = run(
+        point,
+        square,
+        retain=square,
+        scale=0.5,
+        limits=ANY._replace(max_retain_increase=0.1),
+    )
     assert refused.status == "retain_limit"
     assert same_bits(refused.params, point)
 
@@ -188,8 +209,52 @@ def test_a_direction_without_length_is_an_error(point, square, value):
 def test_numbers_that_are_none_are_errors(point, square):
     with pytest.raises(ValueError, match="target=nan is not a number"):
         run(point, square, target=NAN)
-    with pytest.raises(ValueError, match="scale=inf is not a number"):
-        run(point, square, scale=INF)
+    for scale in (0.0, -1.0, NAN, INF):
+        with pytest.raises(ValueError, match=f"scale={scale}: must be .* above 0"):
+            run(point, square, scale=scale)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(
+            (n, v)
+            for n in ("max_retain_increase", "max_retain_nats")
+            for v in (-1, NAN)
+        ),
+        ("max_relative_step", -0.1),
+        ("max_relative_step", NAN),
+        ("tolerance", -1e-3),
+        ("tolerance", NAN),
+        ("max_trials", 0),
+    ],
+)
+def test_limits_that_mean_nothing_are_errors(point, square, name, value):
+    with pytest.raises(ValueError, match=f"{name}={value}: must be at least"):
+        run(point, square, limits=Limits()._replace(**{name: value}))
+
+
+@pytest.mark.parametrize("loss", [0.01, 0.07, 1.0, 12.0])
+def test_the_default_price_is_the_same_factor_of_perplexity_at_every_loss(
+    point, square, loss
+):
+    def rising(by):
+        return lambda params: loss + by * (square(params) - 1)
+
+    # At the target (|theta|^2 is 2) the retain loss has risen by `by` nats.
+    options = {"limits": Limits(max_relative_step=None, tolerance=1e-6)}
+    assert run(point, square, retain=rising(0.0199), **options).status == "reached"
+    far = run(point, square, retain=rising(0.0201), **options)
+    assert far.status == "retain_limit"
+    assert "+0.02" in explain(far, 2.0, loss)
+    assert math.exp(0.02) == pytest.approx(1.02, abs=1e-3)
+
+
+def test_both_limits_hold_where_both_are_given():
+    both = Limits(max_retain_increase=0.5, max_retain_nats=0.1)
+    assert highest_retain_loss(0.07, both) == pytest.approx(0.105)
+    assert highest_retain_loss(3.0, both) == pytest.approx(3.1)
+    assert highest_retain_loss(3.0, ANY) == INF
 
 
 def test_what_the_direction_does_not_touch_stays_bit_equal(point, square, same_bits):

@@ -11,7 +11,7 @@ from jaxunlearn.unlearning import (
     first_epoch,
 )
 
-ANY = Limits(max_retain_increase=None, max_relative_step=None)
+ANY = Limits(max_retain_nats=None, max_relative_step=None)
 EPS = float(np.finfo(np.float32).eps)
 
 

@@ -5,7 +5,7 @@ import pytest
 from jaxunlearn import tree
 from jaxunlearn.unlearning import Limits, gradient_ascent
 
-ANY = Limits(max_retain_increase=None, max_relative_step=None)
+ANY = Limits(max_retain_nats=None, max_relative_step=None)
 NAN = float("nan")
 
 
@@ -37,9 +37,8 @@ def run(
 @pytest.mark.parametrize("tolerance", [1e-2, 1e-5])
 def test_the_target_is_met_to_the_tolerance(point, square, learning_rate, tolerance):
     limits = ANY._replace(tolerance=tolerance)
-    outcome = run(
-        point, square, learning_rate=learning_rate, limits=limits, relative_step=0.05
-    )
+    steps = {"relative_step": 0.05} if learning_rate is None else {}
+    outcome = run(point, square, learning_rate=learning_rate, limits=limits, **steps)
     assert outcome.status == "reached"
     assert 2.0 <= square(outcome.params) <= 2.0 * (1 + tolerance)
     # Along its gradient |theta|^2 is climbed radially.
@@ -82,7 +81,10 @@ def test_at_the_target_nothing_is_done(point, square, same_bits):
 
 @pytest.mark.parametrize(
     ("status", "limits"),
-    [("retain_limit", Limits(0.3, None)), ("step_limit", Limits(None, 0.2))],
+    [
+        ("retain_limit", ANY._replace(max_retain_increase=0.3)),
+        ("step_limit", ANY._replace(max_relative_step=0.2)),
+    ],
 )
 def test_a_limit_returns_the_parameters_as_they_came(
     point, square, same_bits, status, limits
@@ -101,7 +103,11 @@ def test_a_limit_returns_the_parameters_as_they_came(
 def test_limits_at_the_target_are_judged_there(point, square):
     # One leap goes far beyond; the shortened one is within the limits.
     outcome = run(
-        point, square, retain=square, learning_rate=50.0, limits=Limits(1.01, 0.42)
+        point,
+        square,
+        retain=square,
+        learning_rate=50.0,
+        limits=ANY._replace(max_retain_increase=1.01, max_relative_step=0.42),
     )
     assert outcome.status == "reached"
     assert len(outcome.trials) == 1
@@ -142,3 +148,19 @@ def test_a_gradient_without_length_is_an_error(point, square, value):
 
     with pytest.raises(ValueError, match=r"norm (0.0|nan|inf) after 0 steps"):
         run(point, square, gradient=flat, layers="h/" if value == 0 else ".")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"learning_rate": 0.1, "relative_step": 1e-3}, "does not go with learning_r"),
+        *(({"learning_rate": x}, f"learning_rate={x}") for x in (0.0, -1.0, NAN)),
+        *(({"relative_step": x}, f"relative_step={x}") for x in (0.0, -1.0, NAN)),
+        ({"max_steps": 0}, "max_steps=0"),
+        ({"target": NAN}, "target=nan"),
+        ({"limits": Limits(max_retain_nats=-1.0)}, "max_retain_nats=-1.0"),
+    ],
+)
+def test_what_makes_no_sense_is_an_error(point, square, options, message):
+    with pytest.raises(ValueError, match=message):
+        run(point, square, **options)

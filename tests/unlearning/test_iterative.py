@@ -4,7 +4,7 @@ import pytest
 
 from jaxunlearn.unlearning import Limits, iterative_first_epoch
 
-ANY = Limits(max_retain_increase=None, max_relative_step=None)
+ANY = Limits(max_retain_nats=None, max_relative_step=None)
 EPS = float(np.finfo(np.float32).eps)
 
 
@@ -112,7 +112,7 @@ def test_a_recorded_gradient_is_used_max_exposures_times(allowed):
 @pytest.mark.parametrize("allowed", [1, 3])
 def test_a_stale_gradient_gives_way_to_a_fresh_one(allowed):
     examples = Examples([0.5], recorded=[[-1.0]])
-    limits = Limits(None, 10.0)
+    limits = ANY._replace(max_relative_step=10.0)
     outcome = examples.unlearn(limits=limits, max_exposures=allowed)
     assert outcome.status == "reached"
     assert examples.used == [("recorded", 0), ("fresh", 0)]
@@ -120,7 +120,7 @@ def test_a_stale_gradient_gives_way_to_a_fresh_one(allowed):
 
 def test_no_direction_left_is_a_refusal(same_bits):
     examples = Examples([0.5], recorded=[[-1.0]], fresh=[[-1.0]])
-    outcome = examples.unlearn(limits=Limits(None, 10.0))
+    outcome = examples.unlearn(limits=ANY._replace(max_relative_step=10.0))
     assert outcome.status == "no_ascent"
     assert examples.used == [("recorded", 0), ("fresh", 0)]
     assert same_bits(outcome.params, examples.start)
@@ -135,7 +135,7 @@ def test_the_retain_limit_is_one_of_the_whole_way():
     before = retain(examples.start)
     for rise, rounds in ((0.04, 0), (0.1, 1), (0.2, 2), (0.3, 3)):
         examples.used.clear()
-        outcome = examples.unlearn(limits=Limits(rise, None))
+        outcome = examples.unlearn(limits=ANY._replace(max_retain_increase=rise))
         done = int((outcome.params["wte"]["embedding"] >= 1).sum())
         assert done == rounds
         assert outcome.status == ("reached" if rounds == 3 else "retain_limit")
@@ -149,7 +149,7 @@ def test_what_the_retain_loss_has_gained_may_be_spent_again():
 
     # The first round takes 0.36 off, the second, of more than half, brings it back.
     examples = Examples([0.1, 0.2], retain=retain)
-    outcome = examples.unlearn(limits=Limits(0.01, None))
+    outcome = examples.unlearn(limits=ANY._replace(max_retain_increase=0.01))
     assert outcome.status == "reached"
     assert outcome.trials[1].retain > 1.4 * outcome.trials[0].retain
 
@@ -158,7 +158,7 @@ def test_the_relative_step_is_one_of_the_whole_way():
     # Three steps of 0.9 at right angles, each within the limit: 0.9, 1.27, 1.56.
     examples = Examples([0.1, 0.1, 0.1])
     for limit, rounds in ((0.8, 0), (1.2, 1), (1.5, 2), (1.6, 3)):
-        outcome = examples.unlearn(limits=Limits(None, limit))
+        outcome = examples.unlearn(limits=ANY._replace(max_relative_step=limit))
         done = int((outcome.params["wte"]["embedding"] >= 1).sum())
         assert done == rounds
         assert outcome.status == ("reached" if rounds == 3 else "step_limit")

@@ -18,7 +18,7 @@ from jaxunlearn.unlearning import (
     target_reached,
 )
 
-ANY = Limits(max_retain_increase=None, max_relative_step=None)
+ANY = Limits(max_retain_nats=None, max_relative_step=None)
 START = {"wte": jnp.array([0.5, 0.2, 0.4, -0.0])}
 
 
