@@ -14,6 +14,7 @@ from jaxunlearn.evaluation import attacks
 from jaxunlearn.evaluation.attacks import Recovered
 from jaxunlearn.evaluation.attacks.sampling import doublings
 from jaxunlearn.evaluation.memorization import extraction_strength
+from jaxunlearn.evaluation.rouge import wordless
 
 if TYPE_CHECKING:
     from jaxunlearn.commands.attack import Options
@@ -32,9 +33,19 @@ def file_of(name: str) -> Callable[[Inputs], str | None]:
 
 def prompts_of(inputs: Inputs) -> str | None:
     """Return what is lacking where records have no prompts."""
-    if inputs.asked():
-        return None
-    return "needs records with prompts (question and answer, prompt and gt, ...)"
+    if not inputs.asked():
+        return "needs records with prompts (question and answer, prompt and gt, ...)"
+    return None
+
+
+def answers_of(inputs: Inputs) -> str | None:
+    """Return what is lacking where no answer can be compared with the true one."""
+    lacking = prompts_of(inputs)
+    if lacking is not None:
+        return lacking
+    truths = [prompt_and_completion(r)[1] for r in inputs.records["forget"]]
+    empty = int(wordless(truths).sum())
+    return f"needs true answers with words; {empty} have none" if empty else None
 
 
 def context_of(inputs: Inputs) -> str | None:

@@ -140,7 +140,7 @@ ATTACKS: dict[str, Attack] = {
                 "likeliest first tokens and goes on greedily.",
             ),
         ),
-        runs.prompts_of,
+        runs.answers_of,
         runs.sample,
     ),
     "embedding": Attack(

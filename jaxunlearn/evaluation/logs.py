@@ -205,7 +205,7 @@ def answer_log(
         prompts, answers, truths = (tuple(row[k] for row in texts) for k in range(3))
         checked |= {"prompts": prompts, "answers": answers, "truths": truths}
         for kind, name in (("rougeL", "rouge_recall"), ("rouge1", "rouge1_recall")):
-            again = rouge(kind, truths, answers).recall
+            again = rouge(kind, truths, answers, words="open_unlearning").recall
             stored = checked.get(name)
             if stored is not None:
                 apart = np.flatnonzero(np.abs(again - stored) > ROUGE_TOLERANCE)
@@ -274,7 +274,8 @@ def write_open_unlearning(
                 mean = float(np.mean([np.mean(p) for p in prob]))
                 add(f"{prefix}_{metric}", index, mean, prob=prob, avg_loss=losses)
         if log.rouge_recall is not None and log.answers is not None:
-            f1 = rouge("rougeL", log.truths or (), log.answers).f1
+            again = {"words": "open_unlearning"}
+            f1 = rouge("rougeL", log.truths or (), log.answers, **again).f1
             add(
                 f"{prefix}_Q_A_ROUGE",
                 index,

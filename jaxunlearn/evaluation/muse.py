@@ -15,7 +15,7 @@ from jaxunlearn.data import prompt_and_completion
 from jaxunlearn.evaluation import separation
 from jaxunlearn.evaluation.answers import continuations
 from jaxunlearn.evaluation.membership import min_k
-from jaxunlearn.evaluation.rouge import rouge_l
+from jaxunlearn.evaluation.rouge import check_words, rouge_l
 from jaxunlearn.evaluation.token_statistics import TokenStatistics
 from jaxunlearn.models.gpt2 import GPT2
 from jaxunlearn.types import Params
@@ -67,6 +67,7 @@ def verbatim_memorization(
     max_new_tokens: int = 128,
     batch_size: int = 32,
     stemmer: bool = False,
+    words: str = "unicode",
 ) -> Recital:
     """Return VerbMem (C1): does the model go on as the forgotten text does?
 
@@ -82,14 +83,22 @@ def verbatim_memorization(
       max_new_tokens: Length of the continuation.
       batch_size: Prompts at a time; changes nothing.
       stemmer: Compare stems, as OpenUnlearning does and MUSE does not.
+      words: What counts as a word, see :func:`~jaxunlearn.evaluation.rouge.rouge_l`;
+        "open_unlearning" gives published numbers.
 
     Returns:
       Scores of 0 to 100, higher = remembers more.
 
     Raises:
-      ValueError: There is no prompt, the numbers differ, or a prompt is too long.
+      ValueError: There is no prompt, the numbers differ, a prompt is too long, or a
+        truth has no words.
     """
     check_pairs("prompts", prompts, "truths", truths)
+    ids = tokenizer(list(truths), add_special_tokens=False, verbose=False)["input_ids"]
+    beginnings = [
+        tokenizer.decode(row[:max_new_tokens], skip_special_tokens=True) for row in ids
+    ]
+    check_words(beginnings, words)
     texts = continuations(
         model,
         params,
@@ -98,11 +107,7 @@ def verbatim_memorization(
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
     )
-    ids = tokenizer(list(truths), add_special_tokens=False, verbose=False)["input_ids"]
-    beginnings = [
-        tokenizer.decode(row[:max_new_tokens], skip_special_tokens=True) for row in ids
-    ]
-    f1 = rouge_l(beginnings, texts, stemmer=stemmer).f1
+    f1 = rouge_l(beginnings, texts, stemmer=stemmer, words=words).f1
     return Recital(100 * f1, texts, beginnings)
 
 
@@ -118,6 +123,7 @@ def knowledge_memorization(
     max_new_tokens: int = 32,
     batch_size: int = 32,
     stemmer: bool = False,
+    words: str = "unicode",
 ) -> Recital:
     r"""Return KnowMem (C2 on the forget set, C4 on the retain set).
 
@@ -136,18 +142,22 @@ def knowledge_memorization(
       max_new_tokens: Longest answer.
       batch_size: Questions at a time; changes nothing.
       stemmer: Compare stems, as OpenUnlearning does and MUSE does not.
+      words: What counts as a word, see :func:`~jaxunlearn.evaluation.rouge.rouge_l`;
+        "open_unlearning" gives published numbers.
 
     Returns:
       Scores of 0 to 100, higher = knows more: to be low on the forget set (near the
       retrained model's) and high on the retain set.
 
     Raises:
-      ValueError: There is no question, the numbers differ, or a prompt is too long.
+      ValueError: There is no question, the numbers differ, a prompt is too long, or a
+        truth has no words.
 
     The prompt ends with ``Answer:``, as in training here; MUSE's ends with a space,
     which a byte-level tokenizer makes a token that never stands before an answer.
     """
     check_pairs("questions", questions, "truths", truths)
+    check_words(truths, words)
     prompts = [few_shot_prompt(question, shots) for question in questions]
     texts = continuations(
         model,
@@ -158,7 +168,7 @@ def knowledge_memorization(
         batch_size=batch_size,
     )
     texts = [cut(text, stop).strip() for text in texts]
-    f1 = rouge_l(truths, texts, stemmer=stemmer).f1
+    f1 = rouge_l(truths, texts, stemmer=stemmer, words=words).f1
     return Recital(100 * f1, texts, list(truths))
 
 

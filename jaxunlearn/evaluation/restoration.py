@@ -6,7 +6,6 @@ the unlearned model should answer as the clean one, not just otherwise than the
 corrupted one.
 """
 
-import re
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,6 +20,7 @@ from jaxunlearn.evaluation.token_statistics import (
     mean_losses,
     token_statistics,
 )
+from jaxunlearn.evaluation.words import unicode_words
 from jaxunlearn.models.gpt2 import GPT2
 from jaxunlearn.types import Params
 
@@ -172,7 +172,7 @@ def knowledge(
     for i, fact in enumerate(facts):
         for kind in KINDS:
             objects = getattr(fact, kind)
-            named = [bool(words(name)) for name in objects]
+            named = [bool(unicode_words(name)) for name in objects]
             if isinstance(objects, str) or not named or not all(named):
                 raise ValueError(
                     f"facts[{i}].{kind}={objects!r}: a tuple of at least one object, "
@@ -247,17 +247,14 @@ def kind_named(answer: str, fact: Fact) -> str:
     >>> kind_named("new york, in 1950.", fact), kind_named("Yorkshire", fact)
     ('corrupted', 'other')
     """
-    said = words(answer)
+    said = unicode_words(answer)
+    objects = [
+        (unicode_words(name), kind) for kind in KINDS for name in getattr(fact, kind)
+    ]
     found = [
-        (len(words(name)), kind)
-        for kind in KINDS
-        for name in getattr(fact, kind)
-        if words(name) and said[: len(words(name))] == words(name)
+        (len(name), kind)
+        for name, kind in objects
+        if name and said[: len(name)] == name
     ]
     # The first of the longest: an object of two kinds counts as the clean one.
     return max(found, key=lambda pair: pair[0])[1] if found else OTHER
-
-
-def words(text: str) -> list[str]:
-    """Return the words of a text, in one case and without punctuation."""
-    return re.findall(r"\w+", text.casefold())

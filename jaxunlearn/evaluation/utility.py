@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import expit, logsumexp
 
 OPEN_UNLEARNING_EPSILON = 1e-10
 """What OpenUnlearning adds to denominators. TOFU's published numbers are without it; it
@@ -24,7 +25,8 @@ class ForgetQuality(NamedTuple):
     Attributes:
       statistic: The Kolmogorov-Smirnov distance D, 0 to 1.
       p_value: Of D, two-sided and exact; large where the models cannot be told apart.
-      log10_p_value: Its logarithm, since p goes down to ``2 / C(2n, n)``.
+      log10_p_value: Its logarithm, computed as one: p goes down to ``2 / C(2n, n)``,
+        which from some 545 questions on is less than the smallest number.
     """
 
     statistic: float
@@ -46,7 +48,8 @@ def normalised_probability(
     """Return ``P(a) / (P(a) + sum_j P(a^_j) + epsilon)`` of each question, float64[n].
 
     The probability among the answers on offer, for questions whose answers a model
-    knows from elsewhere (real authors, world facts). Higher is better known.
+    knows from elsewhere (real authors, world facts). Higher is better known. Where all
+    the answers are impossible, 0.
 
     Args:
       losses: [n], mean token loss of the true answer.
@@ -57,7 +60,8 @@ def normalised_probability(
     wrong = log_wrong_probability(wrong_losses, len(losses), "arithmetic")
     wrong += np.log([len(row) for row in wrong_losses])
     if epsilon == 0:
-        return 1 / (1 + np.exp(wrong + losses))
+        shares = expit(-log_ratio(losses, wrong))
+        return np.where(np.isposinf(losses), 0.0, shares)
     return np.exp(-losses) / (np.exp(-losses) + np.exp(wrong) + epsilon)
 
 
@@ -73,7 +77,7 @@ def truth_ratio(
     ``c = exp(-L(a~))``; ``w = exp(-mean_j L(a^_j))``, the geometric mean of the wrong
     answers' probabilities, or with ``mean="arithmetic"`` ``mean_j exp(-L(a^_j))`` as
     TOFU's text has it. Near 0 the model tells the truth from what is false; near 1 it
-    does not.
+    does not, as where both are impossible (0 / 0 counts as 1).
 
     Args:
       losses: [n], mean token loss of the paraphrased answer (of the true one, where
@@ -89,8 +93,18 @@ def truth_ratio(
     wrong = log_wrong_probability(wrong_losses, len(losses), mean)
     with np.errstate(over="ignore"):  # a ratio may be infinite; nothing is NaN
         if epsilon == 0:
-            return np.exp(wrong + losses)
+            return np.exp(log_ratio(losses, wrong))
         return np.exp(wrong) / (np.exp(-losses) + epsilon)
+
+
+def log_ratio(losses: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+    """Return ``wrong + losses``, logs of wrong over right; 0 where both are impossible.
+
+    A NaN, of a question that was not measured, stays one.
+    """
+    with np.errstate(invalid="ignore"):
+        apart = wrong + losses
+    return np.where(np.isneginf(wrong) & np.isposinf(losses), 0.0, apart)
 
 
 def log_wrong_probability(
@@ -111,9 +125,7 @@ def log_wrong_probability(
         )
     if mean == "geometric":
         return np.array([-row.mean() for row in rows])
-    return np.array(
-        [np.log(np.mean(np.exp(row.min() - row))) - row.min() for row in rows]
-    )
+    return np.array([logsumexp(-row) - np.log(len(row)) for row in rows])
 
 
 def closeness_to_one(ratios: np.ndarray) -> np.ndarray:
@@ -153,19 +165,51 @@ def forget_quality(ratios: np.ndarray, retained_ratios: np.ndarray) -> ForgetQua
 
     Raises:
       ValueError: A sample is empty or holds a NaN.
-    """
-    from scipy.stats import ks_2samp
 
+    Cost: as :func:`log_kolmogorov_smirnov`; 0.4 s for two samples of 1,000.
+    """
+    samples = []
     for name, values in (("ratios", ratios), ("retained_ratios", retained_ratios)):
-        values = np.asarray(values, np.float64)
+        values = np.sort(np.asarray(values, np.float64), axis=None)
         if values.size == 0 or np.isnan(values).any():
             raise ValueError(f"{name}: truth ratios needed, at least one, none NaN")
-    # exact: the asymptotic form is off by orders of magnitude at small p.
-    found = ks_2samp(ratios, retained_ratios, method="exact")
+        samples.append(values)
+    sizes = [len(values) for values in samples]
+    steps = np.concatenate(samples)
+    below = (np.searchsorted(values, steps, side="right") for values in samples)
+    # Whole numbers: D times both sizes.
+    apart = int(np.abs(next(below) * sizes[1] - next(below) * sizes[0]).max())
+    log_p = log_kolmogorov_smirnov(apart, *sizes)
+    return ForgetQuality(
+        apart / (sizes[0] * sizes[1]), float(np.exp(log_p)), float(log_p / np.log(10))
+    )
+
+
+def log_kolmogorov_smirnov(apart: int, n: int, m: int) -> float:
+    """Return the log of ``P(D >= apart / (n m))`` for two samples of one distribution.
+
+    All orders of the n + m values are equally likely, and each is a path of n steps in
+    one direction and m in the other. With ``B(i, j)`` the share of the paths to (i, j)
+    that somewhere have ``|i m - j n| >= apart``, it is ``log B(n, m)`` by ``B(i, j) =
+    (i B(i - 1, j) + j B(i, j - 1)) / (i + j)``, and 1 where (i, j) itself is so far
+    out. Only logarithms are added, so nothing underflows or cancels.
+
+    Cost: n + m steps over at most n + 1 numbers.
+
+    Source: Hodges 1958, The significance probability of the Smirnov two-sample test.
+    """
     with np.errstate(divide="ignore"):
-        return ForgetQuality(
-            float(found.statistic), float(found.pvalue), float(np.log10(found.pvalue))
-        )
+        logs = np.log(np.arange(n + m + 1))
+    before = np.full(n + 2, -np.inf)  # at i + 1; a column of -inf on the left
+    for total in range(n + m + 1):
+        i = np.arange(max(0, total - m), min(n, total) + 1)
+        row = np.full(n + 2, -np.inf)
+        row[i + 1] = np.logaddexp(
+            logs[i] + before[i], logs[total - i] + before[i + 1]
+        ) - max(logs[total], 0.0)
+        row[i + 1] = np.where(np.abs(i * m - (total - i) * n) >= apart, 0.0, row[i + 1])
+        before = row
+    return min(float(before[n + 1]), 0.0)
 
 
 def harmonic_mean(values: Sequence[float]) -> float:
@@ -180,9 +224,11 @@ def harmonic_mean(values: Sequence[float]) -> float:
     array = np.asarray(values, np.float64)
     if array.size == 0 or not (array >= 0).all():
         raise ValueError(f"values={values}: numbers of 0 or more, at least one")
-    if (array == 0).any():
+    least = float(array.min())
+    if least == 0:
         return 0.0
-    return float(array.size / np.sum(1 / array))
+    # 1 / x of the smallest numbers would overflow.
+    return least * float(array.size / np.sum(least / array))
 
 
 def model_utility(parts: Sequence[float]) -> float:

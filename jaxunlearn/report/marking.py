@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from markupsafe import Markup, escape
 
+from jaxunlearn.evaluation.words import pieces, unicode_words
+
 
 class MarkedAnswer(NamedTuple):
     """An answer with its right words marked.
@@ -24,9 +26,9 @@ class MarkedAnswer(NamedTuple):
 def mark_answer(answer: str, *, truth: str, prompt: str) -> MarkedAnswer:
     """Marks the words that an answer shares with the truth and not with the prompt.
 
-    Words are compared without case and punctuation, as the longest common runs in the
-    truth's order. A question about a person's pet names person and pet, so an answer
-    that only repeats these has nothing right.
+    Words of any script are compared without case and punctuation, as the longest common
+    runs in the truth's order. A question about a person's pet names person and pet, so
+    an answer that only repeats these has nothing right.
 
     Args:
         answer: What a model wrote.
@@ -41,11 +43,11 @@ def mark_answer(answer: str, *, truth: str, prompt: str) -> MarkedAnswer:
     >>> print(marked.html, marked.right, marked.total)
     Mira <mark>keeps</mark> a goat. 1 3
     """
-    pieces = re.findall(r"\s+|\S+", answer)
-    places = [place for place, piece in enumerate(pieces) if _word(piece)]
-    said = [_word(pieces[place]) for place in places]
-    true = [word for word in map(_word, truth.split()) if word]
-    given = {_word(piece) for piece in prompt.split()}
+    parts = pieces(answer)
+    places = [place for place, part in enumerate(parts) if _word(part)]
+    said = [_word(parts[place]) for place in places]
+    true, asked = ([w for w in map(_word, pieces(x)) if w] for x in (truth, prompt))
+    given = set(asked)
     matcher = difflib.SequenceMatcher(None, said, true, autojunk=False)
     right = {
         places[position]
@@ -54,13 +56,13 @@ def mark_answer(answer: str, *, truth: str, prompt: str) -> MarkedAnswer:
         if said[position] not in given
     }
     html = Markup("").join(
-        Markup("<mark>{}</mark>").format(piece) if place in right else escape(piece)
-        for place, piece in enumerate(pieces)
+        Markup("<mark>{}</mark>").format(part) if place in right else escape(part)
+        for place, part in enumerate(parts)
     )
     # Neighbouring words are one mark, so that a right phrase reads as one.
-    html = Markup(re.sub(r"</mark>(\s+)<mark>", r"\1", html))
+    html = Markup(re.sub(r"</mark>(\s*)<mark>", r"\1", html))
     return MarkedAnswer(html, len(right), sum(word not in given for word in true))
 
 
 def _word(piece: str) -> str:
-    return re.sub(r"^\W+|\W+$", "", piece).casefold()
+    return " ".join(unicode_words(piece))

@@ -97,6 +97,15 @@ def test_an_answer_names_the_longest_object_that_it_begins_with():
         assert kind_named(answer, fact) == kind, answer
 
 
+def test_objects_are_named_in_any_script():
+    fact = Fact("?", ("東京",), ("हिन्दी",), ("Núñez",))
+    said = {"東京都": "clean", "हिन्दी में": "corrupted", "NU\u0301N\u0303ez": "random"}
+    for answer, kind in said.items():
+        assert kind_named(answer, fact) == kind
+    # A vowel sign is part of its word.
+    assert kind_named("हि", fact) == kind_named("Nunez", fact) == "other"
+
+
 def state(answered, clean, corrupted, random):
     """Knowledge with given answers and log-probabilities."""
     names = {"c": "clean", "x": "corrupted", "r": "random", "o": "other"}

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -67,6 +68,65 @@ def test_separated_samples_meet_the_floor_of_forget_quality(n):
     floor = 2 / math.comb(2 * n, n)
     np.testing.assert_allclose(found.p_value, floor, rtol=1e-9)
     np.testing.assert_allclose(found.log10_p_value, math.log10(floor), rtol=1e-9)
+
+
+@pytest.mark.parametrize("n", [560, 900])
+def test_forget_quality_goes_below_the_smallest_number(n):
+    found = utility.forget_quality(np.arange(n), np.arange(n) + 5000.0)
+    counted = math.comb(2 * n, n) // 2  # too large for a float; Python takes its log
+    assert found.log10_p_value == pytest.approx(-math.log10(counted), rel=1e-9)
+    if n == 560:
+        assert found.log10_p_value == pytest.approx(-335.23, abs=5e-3)
+
+
+def test_the_log_of_p_is_the_exact_test_of_scipy_whatever_the_sizes():
+    from scipy.stats import ks_2samp
+
+    draws = np.random.default_rng(1)
+    for n, m in ((1, 1), (5, 7), (40, 31), (3, 90), (120, 119), (90, 30)):
+        a, b = draws.normal(size=n), draws.normal(size=m) + draws.random()
+        expected = ks_2samp(a, b, method="exact")
+        found = utility.forget_quality(a, b)
+        assert found.statistic == pytest.approx(expected.statistic, rel=1e-12)
+        assert found.p_value == pytest.approx(expected.pvalue, rel=1e-9)
+        assert found.log10_p_value == pytest.approx(math.log10(found.p_value), abs=1e-9)
+
+
+def test_paths_are_counted_one_by_one():
+    n, m = 4, 3
+    paths = [
+        np.cumsum([[i in up, i not in up] for i in range(n + m)], axis=0)
+        for up in itertools.combinations(range(n + m), n)
+    ]
+    far = np.array([np.abs(path @ [m, -n]).max() for path in paths])
+    for apart in range(n * m + 1):
+        share = np.mean(far >= apart)
+        found = utility.log_kolmogorov_smirnov(apart, n, m)
+        assert math.exp(found) == pytest.approx(share, rel=1e-12)
+
+
+def test_an_impossible_answer_is_a_value():
+    lost, sound = math.inf, 1.0
+    wrong = [[lost, lost], [1.0, lost], [lost, lost], [1.0, 2.0], [900.0, 901.0]]
+    losses = [lost, lost, sound, math.nan, 900.0]
+    for mean in utility.MEANS:
+        found = utility.truth_ratio(losses, wrong, mean=mean)
+        assert found[0] == 1
+        assert found[2] == 0
+        assert np.isnan(found[3])
+    assert utility.truth_ratio(losses, wrong, mean="arithmetic")[1] == math.inf
+    found = utility.normalised_probability(losses, wrong)
+    assert found[:3].tolist() == [0, 0, 1]
+    assert found[4] == pytest.approx(1 / (2 + math.exp(-1)), rel=1e-9)
+    assert utility.probability([lost, 800.0]).tolist() == [0, 0]
+    assert utility.closeness_to_one([math.inf, 0.0]).tolist() == [0, 0]
+    assert utility.preference_for_truth([math.inf]).tolist() == [0]
+    assert utility.share_of_truth([math.inf]).tolist() == [0]
+
+
+def test_the_harmonic_mean_of_tiny_numbers_is_tiny_not_0():
+    tiny = 5e-309
+    assert utility.harmonic_mean([tiny, 1.0]) == pytest.approx(2 * tiny, rel=1e-9)
 
 
 def test_forget_quality_sees_only_the_order():

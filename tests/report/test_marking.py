@@ -45,3 +45,24 @@ def test_everything_is_escaped_and_nothing_is_lost():
 def test_a_repeated_word_is_right_once():
     marked = mark_answer("owl owl owl", truth=TRUTH, prompt=PROMPT)
     assert marked.right == 1
+
+
+@pytest.mark.parametrize(
+    ("prompt", "truth", "answer", "marked", "right"),
+    [
+        (
+            "Где она живёт?",
+            "Она живёт в Праге.",
+            "В Праге!",
+            "<mark>В Праге!</mark>",
+            2,
+        ),
+        ("住所は？", "東京", "大阪か東京", "大阪か<mark>東京</mark>", 2),
+        ("नाम?", "नमस्ते दुनिया", "दुनिया", "<mark>दुनिया</mark>", 1),
+        ("Who?", "José", "Jose\u0301", "<mark>Jose\u0301</mark>", 1),
+        ("Who?", "José", "Jose", "Jose", 0),
+    ],
+)
+def test_words_of_any_script_are_marked(prompt, truth, answer, marked, right):
+    found = mark_answer(answer, truth=truth, prompt=prompt)
+    assert (found.html, found.right) == (marked, right)

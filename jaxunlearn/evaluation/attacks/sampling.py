@@ -16,7 +16,7 @@ import numpy as np
 from jaxunlearn.data import Example, TokenizedData, pad_token_id
 from jaxunlearn.evaluation.answers import answer_ids, answers, prompt_ids, texts_of
 from jaxunlearn.evaluation.attacks.recovery import Recovered, largest_so_far
-from jaxunlearn.evaluation.rouge import rouge_l
+from jaxunlearn.evaluation.rouge import check_words, rouge_l
 from jaxunlearn.models.cross_entropy import head_logits
 from jaxunlearn.models.gpt2 import GPT2
 from jaxunlearn.training.losses import over_batches
@@ -58,12 +58,14 @@ def sampling(
       recall of the best of k draws, 0 to 1.
 
     Raises:
-      ValueError: ``samples`` is below 1 or ``temperature`` is not above 0.
+      ValueError: ``samples`` is below 1, ``temperature`` is not above 0, or a truth
+        has no words.
     """
     if samples < 1:
         raise ValueError(f"samples={samples}: at least 1")
     if not temperature > 0:
         raise ValueError(f"temperature={temperature}: above 0, else all are equal")
+    check_words(truths)
     settings = {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
     greedy = answers(model, params, tokenizer, prompts, **settings)
     drawn = answers(
@@ -109,13 +111,15 @@ def branching(
       7, ... K - 1 more; values are the best ROUGE-L recall so far, 0 to 1.
 
     Raises:
-      ValueError: ``branches`` is not 1 to the size of the vocabulary.
+      ValueError: ``branches`` is not 1 to the size of the vocabulary, or a truth has
+        no words.
 
     Source: the branches of Wang and Zhou 2024, Chain-of-thought reasoning without
     prompting, section 2.2.
     """
     if not 1 <= branches <= model.config.vocab_size:
         raise ValueError(f"branches={branches}: 1 to {model.config.vocab_size} tokens")
+    check_words(truths)
     asked = prompt_ids(tokenizer, prompts)
     pad_id = pad_token_id(tokenizer)
     starts = likeliest_tokens(
