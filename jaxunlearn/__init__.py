@@ -8,6 +8,7 @@ Rooms: :mod:`~jaxunlearn.data`, :mod:`~jaxunlearn.models`,
 """
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -57,7 +58,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a room when it is first asked for."""
+    """Import a room when it is first asked for; look the version up likewise."""
+    if name == "__version__":
+        return importlib.metadata.version("jaxunlearn")
     if name in __all__:
         return importlib.import_module(f"jaxunlearn.{name}")
     raise AttributeError(f"module 'jaxunlearn' has no attribute {name!r}")
@@ -65,4 +68,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """List the rooms."""
-    return __all__
+    return [*__all__, "__version__"]

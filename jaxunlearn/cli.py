@@ -1,9 +1,28 @@
 """The console script ``jaxunlearn``: one subcommand a file of ``commands/``."""
 
+import importlib
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+COMMANDS = (
+    "demo",
+    "train",
+    "unlearn",
+    "influence",
+    "index",
+    "evaluate",
+    "attack",
+    "report",
+    "parity",
+)
+
+DESCRIPTION = """Remove the influence of chosen training examples from a trained model,
+measure what is left, and find which examples matter.
+
+jaxunlearn COMMAND --help says what a command takes; jaxunlearn --version tells the
+version."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -12,58 +31,58 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Exit status: 0 done; 1 refused or beyond tolerance; 2 bad input, with one line that
     says what to do; 130 interrupted.
     """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given == ["--version"]:
+        import jaxunlearn
+
+        print(f"jaxunlearn {jaxunlearn.__version__}")
+        sys.exit(0)
     # tokenizers forks no workers here, and would warn of it at every exit.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.showwarning = show_warning
     import tyro
 
-    from jaxunlearn.commands.attack import attack
-    from jaxunlearn.commands.demo import demo
-    from jaxunlearn.commands.evaluate import evaluate
-    from jaxunlearn.commands.index import index
-    from jaxunlearn.commands.influence import influence
-    from jaxunlearn.commands.parity import parity
-    from jaxunlearn.commands.report import report
-    from jaxunlearn.commands.train import train
-    from jaxunlearn.commands.unlearn import unlearn
+    from jaxunlearn.commands.arguments import REGISTRY, as_command, option_names
 
-    warnings.showwarning = show_warning
-    commands = {
-        "demo": demo,
-        "train": train,
-        "unlearn": unlearn,
-        "influence": influence,
-        "index": index,
-        "evaluate": evaluate,
-        "attack": attack,
-        "report": report,
-        "parity": parity,
-    }
+    # Only the command that was asked for is imported, where one was.
+    asked = given[0] if given and given[0] in COMMANDS else None
+    functions = {name: command_of(name) for name in COMMANDS if asked in (None, name)}
     try:
         status = tyro.extras.subcommand_cli_from_dict(
-            commands,
+            {
+                name: as_command(function, brief=asked is None)
+                for name, function in functions.items()
+            },
             prog="jaxunlearn",
-            description="Remove the influence of chosen training examples from a "
-            "trained model, measure what is left, and find which examples matter.",
-            args=arguments,
+            description=DESCRIPTION,
+            args=given,
             config=(
                 tyro.conf.OmitArgPrefixes,
                 tyro.conf.OmitSubcommandPrefixes,
                 tyro.conf.FlagCreatePairsOff,
             ),
+            registry=REGISTRY,
         )
     except (ValueError, OSError, ImportError) as error:
-        sys.exit(fail(error))
+        sys.exit(fail(error, option_names(functions[asked]) if asked else set()))
     except KeyboardInterrupt:
         print("\njaxunlearn: interrupted", file=sys.stderr)
         sys.exit(130)
     sys.exit(status)
 
 
-def fail(error: Exception) -> int:
+def command_of(name: str) -> Callable[..., int]:
+    """Return the function of a subcommand."""
+    return getattr(importlib.import_module(f"jaxunlearn.commands.{name}"), name)
+
+
+def fail(error: Exception, names: set[str]) -> int:
     """Print an error of the input as one message, without a traceback."""
+    from jaxunlearn.commands.arguments import in_options
+
     if os.environ.get("JAXUNLEARN_TRACEBACK"):
         raise error
-    print(f"jaxunlearn: error: {error}", file=sys.stderr)
+    print(f"jaxunlearn: error: {in_options(str(error), names)}", file=sys.stderr)
     return 2
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxunlearn.commands.attack_inputs import Inputs, prepare
-from jaxunlearn.commands.console import console
+from jaxunlearn.commands.console import console, working
 from jaxunlearn.commands.influence_inputs import check_output
 from jaxunlearn.files import write_json
 from jaxunlearn.provenance import versions
@@ -188,7 +188,7 @@ def entries_of(name: str, inputs: Inputs, options: Options) -> list[dict]:
     attacked = ATTACKS[name]
     runs: dict[str, list] = {"model": [], "reference": [], "original": []}
     for role, one in inputs.models():
-        with console.status(f"{name}: {role} {one.name}"):
+        with working(f"{name}: {role} {one.name}"):
             runs[role].append((one.name, attacked.run(inputs, options, one)))
     console.print(f"{name}: done")
     entries = []

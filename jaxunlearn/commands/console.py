@@ -1,6 +1,7 @@
 """What the subcommands show while they work."""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
@@ -14,10 +15,19 @@ from rich.progress import (
 
 console = Console()
 
+FIRST_LINE, LINE_EVERY = 5.0, 30.0
+"""Seconds to the first line of progress, and between two, where no terminal is."""
+
 
 @contextlib.contextmanager
 def progress_bar(title: str, total: int) -> Iterator[Callable[..., None]]:
-    """Show a bar; yields ``update(done, note="", total=total)``."""
+    """Show a bar; yields ``update(done, note="", total=total)``.
+
+    Into a file or a pipe goes a line now and then instead.
+    """
+    if not console.is_terminal:
+        yield progress_lines(title, total)
+        return
     columns = (
         TextColumn("{task.description:<34}"),
         BarColumn(),
@@ -35,6 +45,30 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[..., None]]:
         yield update
 
 
+def progress_lines(
+    title: str, total: int, *, clock: Callable[[], float] = time.monotonic
+) -> Callable[..., None]:
+    """Return an ``update`` that prints a line after 5 s and then every 30 s."""
+    started, last = clock(), 0
+    due = started + FIRST_LINE
+
+    def update(done: int, note: str = "", total: int = total) -> None:
+        nonlocal due, started, last
+        now = clock()
+        if done < last:  # a new stage
+            started = now
+        last = done
+        if now < due:
+            return
+        due = now + LINE_EVERY
+        seconds = now - started
+        left = f", about {seconds * (total - done) / done:.0f} s left" if done else ""
+        told = f"{title}: {done} of {total} after {seconds:.0f} s{left}"
+        console.print(f"{told}. {note}".removesuffix(". "), markup=False)
+
+    return update
+
+
 @contextlib.contextmanager
 def stages_bar(title: str) -> Iterator[Callable[[int, int], None]]:
     """Show a bar for work in stages; yields ``update(done, total)``.
@@ -43,3 +77,25 @@ def stages_bar(title: str) -> Iterator[Callable[[int, int], None]]:
     """
     with progress_bar(title, 1) as update:
         yield lambda done, total: update(done, total=max(total, done))
+
+
+@contextlib.contextmanager
+def working(title: str) -> Iterator[Callable[[str], None]]:
+    """Show that something is being done; yields ``update(text)``.
+
+    Into a file or a pipe goes the title, and then a text now and then.
+    """
+    if not console.is_terminal:
+        console.print(f"{title} ...", markup=False)
+        due = time.monotonic() + LINE_EVERY
+
+        def tell(text: str) -> None:
+            nonlocal due
+            if time.monotonic() >= due:
+                due = time.monotonic() + LINE_EVERY
+                console.print(text, markup=False)
+
+        yield tell
+        return
+    with console.status(title) as status:
+        yield status.update

@@ -3,7 +3,7 @@
 import time
 from typing import TYPE_CHECKING, Any
 
-from jaxunlearn.commands.console import console
+from jaxunlearn.commands.console import console, working
 from jaxunlearn.commands.evaluate import (
     reference_block,
     refuse_missing,
@@ -120,14 +120,14 @@ def measure_all(inputs: Inputs, models: Any) -> tuple[list[Measured], Loaded | N
 
 def measured_of(inputs: Inputs, one: Loaded) -> Measured:
     """Measure one model, with a line that says what is going on."""
-    with console.status(f"{one.name}: measuring") as status:
+    with working(f"{one.name}: measuring") as status:
         found = measure(
             one.model,
             one.params,
             inputs.tokenizer,
             inputs.sets,
             inputs.settings,
-            progress=lambda what: status.update(f"{one.name}: {what}"),
+            progress=lambda what: status(f"{one.name}: {what}"),
         )
     console.print(f"Measured {one.name}")
     return found

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from jaxunlearn.commands.console import console, stages_bar
+from jaxunlearn.commands.console import console, stages_bar, working
 from jaxunlearn.commands.influence_inputs import (
     Inputs,
     at_least,
@@ -178,10 +178,10 @@ def query(options: Query) -> int:
     held, inputs, rows = opened(options)
     how: dict[str, Any] = {"cosine": options.cosine}
     if not options.no_precondition:
-        with console.status("Fisher matrix of the rows"):
+        with working("Fisher matrix of the rows"):
             fisher = projected_fisher(held)
             how["preconditioner"] = damped_inverse(fisher, share=options.damping_share)
-    with console.status("Reading the index"):
+    with working("Reading the index"):
         shown = rows[:SHOWN_QUERIES]
         best = top_k(held, shown, k=min(options.top, held.rows), **how)
     queries = [
@@ -247,7 +247,7 @@ def opened(options: Query) -> tuple["Index", Inputs, np.ndarray]:
     held = open_index(
         options.index, model_hash=params_hash(inputs.params), layout=layout
     )
-    with console.status("Projecting the queries' gradients"):
+    with working("Projecting the queries' gradients"):
         rows = projected_gradients(
             loss, inputs.params, asked, held.projection, layers=layers
         )
@@ -264,7 +264,7 @@ def all_of(
 
     mask = tree.select(inputs.params, held.about.get("layers") or ".")
     plain = options.no_precondition
-    with console.status("Scores of all rows"):
+    with working("Scores of all rows"):
         scores = all_scores(held, rows, **how)
     asked = {
         "cosine": options.cosine,

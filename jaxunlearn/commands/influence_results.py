@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxunlearn.commands.console import console
+from jaxunlearn.commands.console import console, working
 from jaxunlearn.commands.influence_inputs import Inputs
 from jaxunlearn.data import collate, record_text
 from jaxunlearn.report import Influential, QueryInfluence, console_table, text_of
@@ -168,7 +168,7 @@ def token_shares(
         )
         for start in range(0, len(chosen), data.batch_size)
     ]
-    with console.status("Contributions of single tokens"):
+    with working("Contributions of single tokens"):
         shares = token_contributions(
             inputs.model.per_example_loss,
             inputs.params,

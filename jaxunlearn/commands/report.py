@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from jaxunlearn.commands.console import console
+from jaxunlearn.commands.console import console, working
 
 if TYPE_CHECKING:
     from jaxunlearn.report import ComparedRun
@@ -38,7 +38,7 @@ def report(
 
     called = None if names is None else [name.strip() for name in names.split(",")]
     found = read_runs(runs, names=called)
-    with console.status("Drawing"):
+    with working("Drawing"):
         page = write_comparison(found, out)
     tell(found)
     console.print(f"Report: {page}", soft_wrap=True)

@@ -1,0 +1,127 @@
+"""How a function becomes a subcommand: its help, its options, its errors."""
+
+import dataclasses
+import inspect
+import re
+import typing
+from collections.abc import Callable
+from types import NoneType
+from typing import Annotated, Any
+
+import tyro
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+)
+
+REGISTRY = ConstructorRegistry()
+
+
+@REGISTRY.primitive_rule
+def optional_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+    """Read ``X | None`` as ``X``: None is said by leaving the option away."""
+    kinds = [kind for kind in typing.get_args(info.type) if kind is not NoneType]
+    if len(kinds) != 1 or NoneType not in typing.get_args(info.type):
+        return None
+    inner = PrimitiveTypeInfo.make(kinds[0], info.markers)
+    found = ConstructorRegistry.get_primitive_spec(inner)
+    if not isinstance(found, PrimitiveConstructorSpec):
+        return None
+    return dataclasses.replace(
+        found,
+        is_instance=lambda value: value is None or found.is_instance(value),
+        str_from_instance=lambda value: (
+            ["none"] if value is None else found.str_from_instance(value)
+        ),
+    )
+
+
+def as_command(
+    function: Callable[..., int], *, brief: bool = False
+) -> Callable[..., int]:
+    """Return the function with docstrings that read well in a terminal.
+
+    What stands in a docstring over several lines is one paragraph there, and code has
+    no double ticks around it. A dataclass of options is not a group of its own.
+
+    Args:
+      function: The subcommand.
+      brief: Whether only the first sentence of its docstring is shown.
+    """
+
+    def command(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    signature = inspect.signature(function)
+    hints = typing.get_type_hints(function, include_extras=True)
+    parameters = []
+    for name, parameter in signature.parameters.items():
+        hint = hints[name]
+        for options in option_classes(hint):
+            options.__doc__ = plain(options.__doc__)
+        if dataclasses.is_dataclass(hint):
+            hint = Annotated[hint, tyro.conf.arg(name="")]
+        parameters.append(parameter.replace(annotation=hint))
+    described = plain(function.__doc__)
+    read_by_tyro = {
+        "__signature__": signature.replace(parameters=parameters),
+        "__annotations__": {p.name: p.annotation for p in parameters},
+        "__doc__": described.split("\n\n")[0] if brief else described,
+        "__name__": function.__name__,
+        "__module__": function.__module__,
+    }
+    for name, value in read_by_tyro.items():
+        setattr(command, name, value)
+    return command
+
+
+def plain(docstring: str | None) -> str:
+    """Return a docstring without markup, each argument's description in one line.
+
+    >>> plain('''Train it.
+    ...
+    ... Args:
+    ...   data: Records, in
+    ...     ``JSON``.
+    ... ''').splitlines()[-1]
+    '  data: Records, in `JSON`.'
+    """
+    text = inspect.cleandoc(docstring or "").replace("``", "`")
+    return re.sub(r"\n {4,}(?=\S)", " ", text)
+
+
+def option_names(function: Callable[..., Any]) -> set[str]:
+    """Return the names of the arguments that are options of the subcommand."""
+    names: set[str] = set()
+    for name, hint in typing.get_type_hints(function).items():
+        classes = option_classes(hint)
+        fields = [field.name for one in classes for field in dataclasses.fields(one)]
+        names |= set(fields) if classes else {name}
+    return names - {"return"}
+
+
+def option_classes(hint: Any) -> list[Any]:
+    """Return the dataclasses that a type hint names, alone or in a union."""
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return [hint]
+    return [found for one in typing.get_args(hint) for found in option_classes(one)]
+
+
+def in_options(message: str, names: set[str]) -> str:
+    """Return an error message of the library in the words of the command line.
+
+    An argument that is an option is called by the option's name: where its value
+    stands behind it, and wherever its name cannot be a word of the sentence.
+
+    >>> in_options("max_steps=-3: at least 1, or lower batch_size", {"max_steps"})
+    '--max-steps -3: at least 1, or lower batch_size'
+    """
+    for name in sorted(names, key=len, reverse=True):
+        option = "--" + name.replace("_", "-")
+        message = re.sub(rf"(?<![\w.\-/'\"]){name}=(?=[^\s=])", f"{option} ", message)
+        if "_" in name:
+            message = re.sub(
+                rf"(?<![\w.\-/'\"]){name}(?![\w.\-/='\"(])", option, message
+            )
+    return message

@@ -1,0 +1,96 @@
+import subprocess
+import sys
+
+import pytest
+
+import jaxunlearn
+from jaxunlearn import cli
+from jaxunlearn.commands import arguments
+from jaxunlearn.commands.console import FIRST_LINE, LINE_EVERY, progress_lines
+
+
+def run(capsys, *given):
+    """The exit status and what was printed."""
+    with pytest.raises(SystemExit) as end:
+        cli.main(given)
+    return end.value.code, capsys.readouterr()
+
+
+def test_the_version_is_the_package_s(capsys):
+    from importlib.metadata import version
+
+    assert jaxunlearn.__version__ == version("jaxunlearn")
+    status, printed = run(capsys, "--version")
+    assert (status, printed.out) == (0, f"jaxunlearn {jaxunlearn.__version__}\n")
+
+
+def test_the_module_runs_as_the_console_script_does():
+    command = [sys.executable, "-m", "jaxunlearn", "--version"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert found.stdout == f"jaxunlearn {jaxunlearn.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "command", [(name,) for name in cli.COMMANDS] + [("index", "build"), ()]
+)
+def test_help_is_plain_text_in_whole_paragraphs(capsys, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "80")
+    status, printed = run(capsys, *command, "--help")
+    assert status == 0
+    for mark in ("``", "{None}", "options options", ":func:", ":class:"):
+        assert mark not in printed.out
+    assert f"usage: {' '.join(('jaxunlearn', *command))} [-h]" in printed.out
+
+
+def test_the_overview_has_one_sentence_a_command(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    _, printed = run(capsys, "--help")
+    for name in cli.COMMANDS:
+        sentence = arguments.plain(cli.command_of(name).__doc__).split("\n\n")[0]
+        assert f"{name}" in printed.out
+        assert sentence in printed.out
+
+
+def test_every_option_of_a_command_is_known_by_the_argument_s_name():
+    names = arguments.option_names(cli.command_of("train"))
+    assert {"model", "data", "out", "batch_size"} <= names
+    assert "return" not in names
+    assert {"projection", "top", "out"} <= arguments.option_names(
+        cli.command_of("index")
+    )
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("epochs=0: at least 1", "--epochs 0: at least 1"),
+        ("lower batch_size, or", "lower --batch-size, or"),
+        ("a/batch_size=3 and x.batch_size", "a/batch_size=3 and x.batch_size"),
+        ("--batch-size 0 or epochs == 1", "--batch-size 0 or epochs == 1"),
+        ("epochs and layers are words", "epochs and layers are words"),
+    ],
+)
+def test_errors_of_the_library_name_options(message, told):
+    assert arguments.in_options(message, {"epochs", "batch_size", "layers"}) == told
+
+
+def test_a_refused_argument_is_told_as_an_option(capsys, tmp_path):
+    status, printed = run(
+        capsys,
+        *("demo", "--private-people", "1", "--out", str(tmp_path / "out")),
+    )
+    assert status == 2
+    assert printed.err.startswith("jaxunlearn: error: --public-people")
+    assert "--private-people 1" in printed.err
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then(capsys):
+    now = 0.0
+    update = progress_lines("Training", 100, clock=lambda: now)
+    printed = []
+    for done in range(101):
+        now = float(done)
+        update(done, "loss [1]")
+        printed += capsys.readouterr().out.splitlines()
+    assert len(printed) == 1 + int((100 - FIRST_LINE) // LINE_EVERY)
+    assert printed[0] == ("Training: 5 of 100 after 5 s, about 95 s left. loss [1]")
