@@ -123,11 +123,27 @@ def parse_json(text: str) -> Any:
       ValueError: It is no JSON, is nested beyond reason, repeats a key, or holds NaN.
     """
     try:
-        return json.loads(
-            text, object_pairs_hook=unrepeated, parse_constant=refuse_constant
-        )
+        value = DECODER.decode(text)
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        raise ValueError(TOO_DEEP) from None
+    if nested_beyond(value, JSON_LEVELS):
+        raise ValueError(TOO_DEEP)
+    return value
+
+
+def nested_beyond(value: Any, levels: int) -> bool:
+    """Say whether lists and objects stand in one another more than so many deep."""
+    inside: list[Any] = [[value]]
+    for _ in range(levels + 1):
+        inside = [
+            one
+            for held in inside
+            for one in (held.values() if isinstance(held, dict) else held)
+            if isinstance(one, list | dict)
+        ]
+        if not inside:
+            return False
+    return True
 
 
 def unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -143,6 +159,23 @@ def unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def refuse_constant(name: str) -> None:
     """Refuse NaN and Infinity, which are not JSON."""
     raise ValueError(f"{name} is no JSON number; write null")
+
+
+def finite_float(digits: str) -> float:
+    """Return a number of a JSON text; one that no float reaches would be infinity."""
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"{digits:.40} is larger than any float")
+    return value
+
+
+JSON_LEVELS = 100
+TOO_DEEP = f"nested too deeply (more than {JSON_LEVELS} levels)"
+DECODER = json.JSONDecoder(
+    object_pairs_hook=unrepeated,
+    parse_constant=refuse_constant,
+    parse_float=finite_float,
+)
 
 
 def sha256_of(path: Path | str) -> str:

@@ -6,18 +6,21 @@ A leaf's name is its path joined by ``/``. A leaf that ``nn.scan`` stacked over 
 """
 
 import difflib
-import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import regex
 
 from jaxunlearn.types import Params
 
 STACKED = ("h", "layers")
 """Path parts whose leaves are stacked over layers, unless a number follows them."""
 
+PATTERN_LENGTH = 1000
+PATTERN_SECONDS = 2.0
 
 FORWARD = {"wte": 0, "wpe": 1, "ln_f": 3}
 """Where a part stands on the way forward; blocks and all others are 2."""
@@ -96,19 +99,14 @@ def select(params: Params, pattern: str) -> Params:
       () for an ordinary leaf, (N, 1, ...) for one stacked over N layers.
 
     Raises:
-      ValueError: The pattern is no regular expression, or matches nothing; the message
-        lists the nearest names.
+      ValueError: The pattern is no regular expression, takes too long, or matches
+        nothing; the message lists the nearest names.
 
     >>> params = {"wte": jnp.ones((5, 2)), "h": {"bias": jnp.ones((3, 2))}}
     >>> jax.tree.map(lambda m: m.tolist(), select(params, "h/(0|2)/"))
     {'h': {'bias': [[True], [False], [True]]}, 'wte': False}
     """
-    try:
-        matches = re.compile(pattern).search
-    except re.error as error:
-        raise ValueError(
-            f"layers={pattern!r} is not a regular expression: {error}"
-        ) from error
+    matches = matcher(pattern)
     seen: list[str] = []
     found = False
 
@@ -117,7 +115,7 @@ def select(params: Params, pattern: str) -> Params:
         name = leaf_name(path)
         names = layer_names(name, leaf)
         seen.extend(names)
-        hits = np.array([matches(n) is not None for n in names])
+        hits = np.array([matches(n) for n in names])
         found = found or bool(hits.any())
         if stacked_prefix(name) is None:
             return hits.reshape(())
@@ -132,6 +130,39 @@ def select(params: Params, pattern: str) -> Params:
             f"a block is addressed as h/<number>/..., counted from 0."
         )
     return masks
+
+
+def matcher(pattern: str) -> Callable[[str], bool]:
+    """Return whether a name matches a pattern, as a function that always ends.
+
+    A pattern may come from a file that somebody else wrote, and matching may take time
+    exponential in the name's length: all calls together have ``PATTERN_SECONDS``.
+    """
+    refused = f"layers={pattern!r:.100} "
+    if len(pattern) > PATTERN_LENGTH:
+        raise ValueError(refused + f"has more than {PATTERN_LENGTH} characters")
+    try:
+        compiled = regex.compile(pattern)
+    except regex.error as error:
+        raise ValueError(refused + f"is not a regular expression: {error}") from error
+    except RecursionError:
+        raise ValueError(refused + "is nested too deeply") from None
+    left = PATTERN_SECONDS
+
+    def matches(name: str) -> bool:
+        nonlocal left
+        begun = time.monotonic()
+        try:
+            found = compiled.search(name, timeout=max(left, 1e-3)) is not None
+        except TimeoutError:
+            raise ValueError(
+                refused + f"takes more than {PATTERN_SECONDS:g} seconds to match: no "
+                f"repetition within a repetition, such as (a*)*"
+            ) from None
+        left -= time.monotonic() - begun
+        return found
+
+    return matches
 
 
 def masked(tree: Params, mask: Params) -> Params:

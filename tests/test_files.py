@@ -50,6 +50,9 @@ def test_json_holds_null_where_no_number_stands(tmp_path):
         ('{"a": NaN}', "no JSON number"),
         ("[-Infinity]", "no JSON number"),
         ("[" * 100_000, "nested too deeply"),
+        ("[" * 101 + "]" * 101, "nested too deeply"),
+        ("[1e999]", "1e999 is larger than any float"),
+        ("9" * 5000, "not JSON"),
         ("{", "line 1"),
         ("", "line 1"),
     ],
@@ -60,6 +63,15 @@ def test_what_readers_disagree_on_is_refused_by_file(tmp_path, text, reason):
     with pytest.raises(ValueError, match=reason) as error:
         files.read_json(path)
     assert str(path) in str(error.value)
+
+
+def test_a_hundred_levels_and_large_numbers_are_read(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("[" * 100 + "1e308, " + "9" * 400 + "]" * 100)
+    value = files.read_json(path)
+    for _ in range(99):
+        (value,) = value
+    assert value == [1e308, int("9" * 400)]
 
 
 def test_bytes_that_are_no_text_are_refused_by_file(tmp_path):

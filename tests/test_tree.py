@@ -1,3 +1,5 @@
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -167,3 +169,22 @@ def test_a_nan_outside_the_mask_does_not_leak(params):
     kept = tree.masked(broken, tree.select(params, "^h/5/"))
     assert tree.non_finite_leaves(kept) == []
     assert np.isfinite(tree.norm(broken, tree.select(params, "^h/5/")))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("(/?.*)*X", "matches no parameter"),
+        ("(.|..|...)*(?<=#)", "takes more than 0.1 seconds to match: no repetition"),
+        ("a" * 1001, "has more than 1000 characters"),
+        ("(" * 400 + ")" * 400, "nested too deeply|matches no parameter"),
+        ("(", "is not a regular expression"),
+    ],
+)
+def test_a_pattern_ends_whatever_it_is(monkeypatch, pattern, message):
+    monkeypatch.setattr(tree, "PATTERN_SECONDS", 0.1)
+    params = {"h": {"attention" * 12: jax.ShapeDtypeStruct((3, 2), jnp.float32)}}
+    begun = time.monotonic()
+    with pytest.raises(ValueError, match=message):
+        tree.select(params, pattern)
+    assert time.monotonic() - begun < 30

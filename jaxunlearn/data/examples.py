@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jaxunlearn.data.records import Record, prompt_and_completion
+from jaxunlearn.data.tokenizer import encode, template_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -80,10 +81,11 @@ def tokenize(
     """Tokenises records; loss is on the completion and on the end-of-text token.
 
     Prompt and completion are tokenised apart, so the border between them does not
-    depend on what follows, and the end-of-text token is appended (unless it is there).
-    It bears loss although it may also be the padding token: padding is known by its
-    place, never by its id. A tokenizer whose own template begins with a
-    beginning-of-text token gets it, without loss.
+    depend on what follows. Around both stand the tokens of the tokenizer's own
+    template, those in front without loss, and at the end, where the template has none,
+    the end-of-text token; what the text brings itself is not doubled. The end bears
+    loss although it may also be the padding token: padding is known by its place, never
+    by its id.
 
     Args:
         records: At least one record, see `prompt_and_completion`.
@@ -114,16 +116,19 @@ def tokenize(
     if tokenizer.eos_token_id is None:
         raise ValueError("tokenizer has no eos_token: set one, or use load_tokenizer")
     pairs = [_pair(i, record) for i, record in enumerate(records)]
-    prompts = _encode(tokenizer, [prompt for prompt, _ in pairs])
-    completions = _encode(tokenizer, [completion for _, completion in pairs])
-    start = start_ids(tokenizer)
-    end = [tokenizer.eos_token_id]
+    prompts = encode(tokenizer, [prompt for prompt, _ in pairs])
+    completions = encode(tokenizer, [completion for _, completion in pairs])
+    start, end = template_ids(tokenizer)
+    if tokenizer.eos_token_id not in end:
+        end = [*end, tokenizer.eos_token_id]
 
     examples, truncated, tokens_cut = [], 0, 0
     for i, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
-        closing = [] if completion[-1:] == end else end
-        ids = np.array(start + prompt + completion + closing, np.int32)
-        without_loss = len(start) + len(prompt)
+        own = prompt + completion
+        begun = opened(start, own)
+        closing = [] if own[-1:] == end[-1:] else end
+        ids = np.array(begun + closing, np.int32)
+        without_loss = len(begun) - len(completion)
         labels = ids.copy()
         labels[:without_loss] = NO_LOSS
         first_with_loss = max(without_loss, 1)
@@ -172,18 +177,14 @@ def _pair(i: int, record: Any) -> tuple[str, str]:
         raise ValueError(f"records[{i}]: {error}") from error
 
 
-def _encode(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> list[list[int]]:
-    """Tokenises each text, without the tokens a template would add."""
-    # verbose=False: transformers would tell of texts longer than the model, we count.
-    encoded = tokenizer(texts, add_special_tokens=False, verbose=False)
-    return encoded["input_ids"]
-
-
 def start_ids(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    """Returns the beginning-of-text token if the template starts with it."""
-    template = tokenizer("")["input_ids"]
-    begins = bool(template) and template[0] == tokenizer.bos_token_id
-    return template[:1] if begins else []
+    """Returns the tokens that stand before every text and every prompt."""
+    return template_ids(tokenizer)[0]
+
+
+def opened(start: list[int], ids: list[int]) -> list[int]:
+    """Returns tokens with `start` in front, unless they begin with it themselves."""
+    return ids if ids[: len(start)] == start else start + ids
 
 
 def _cuts(size: int, max_length: int) -> list[int]:

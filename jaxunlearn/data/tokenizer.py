@@ -2,11 +2,13 @@
 
 import importlib.util
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxunlearn.data.records import listed
+from jaxunlearn.files import read_json
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -16,6 +18,25 @@ if TYPE_CHECKING:
 END_OF_TEXT = "<|endoftext|>"
 # Every byte has a token, so that any text has a tokenisation, and the end of text.
 _MIN_VOCAB_SIZE = 256 + 1
+# The files that hold a vocabulary, in the order in which transformers prefers them.
+VOCABULARIES = (
+    ("tokenizer.json",),
+    ("vocab.json", "merges.txt"),
+    ("tokenizer.model",),
+    ("vocab.txt",),
+    ("spiece.model",),
+    ("sentencepiece.bpe.model",),
+    ("tekken.json",),
+)
+JSON_FILES = (
+    "tokenizer.json",
+    "vocab.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "config.json",
+)
+_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
 def train_tokenizer(
@@ -65,11 +86,14 @@ def load_tokenizer(
 ) -> "PreTrainedTokenizerBase":
     """Loads the tokenizer of a model directory, or of a model on the Hugging Face Hub.
 
-    A directory holds `tokenizer.json`; or `vocab.json` and `merges.txt`, as OpenAI
-    published GPT-2's; or `tokenizer.model` (SentencePiece), which needs the package
-    `sentencepiece`. A tokenizer that names no end-of-text token, as the Hub's GPT-2
-    files, gets `<|endoftext|>` if its vocabulary has it; one that names no padding
-    token pads with its end of text.
+    It is the one that `transformers.AutoTokenizer` gives, for a directory and for a
+    name: all files count (`added_tokens.json`, `special_tokens_map.json`, chat
+    templates, ...), and the class that `tokenizer_config.json` or `config.json` names.
+    A directory with nothing but `vocab.json` and `merges.txt`, as OpenAI published
+    GPT-2's, which AutoTokenizer refuses, is GPT-2's. Code in the directory is not run.
+
+    Only what is not named is filled in: the end of text is `<|endoftext|>` if the
+    vocabulary has it, and padding is the end of text.
 
     Args:
         path_or_hub_name: A directory, or a name on the Hub such as
@@ -83,8 +107,13 @@ def load_tokenizer(
     folder = Path(name)
     if folder.is_file():
         raise ValueError(f"{name} is a file: name the directory that holds it")
+    if not folder.is_dir() and not is_hub_name(name):
+        raise FileNotFoundError(
+            f"no directory {name}, and the Hugging Face Hub has no such names"
+        )
     try:
         tokenizer = _from_folder(folder) if folder.is_dir() else _from_hub(name)
+        template_ids(tokenizer)
     except FileNotFoundError:
         raise
     except Exception as error:  # tokenizers raises bare Exception for damaged files
@@ -99,6 +128,54 @@ def load_tokenizer(
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def encode(
+    tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]
+) -> list[list[int]]:
+    """Tokenises each text, whole and without the tokens that a template would add."""
+    # A tokenizer.json may ask for padding or a cut. verbose=False: transformers would
+    # tell of texts longer than the model, which we count.
+    encoded = tokenizer(
+        list(texts),
+        add_special_tokens=False,
+        padding=False,
+        truncation=False,
+        verbose=False,
+    )
+    return encoded["input_ids"]
+
+
+def template_ids(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:
+    """Returns the tokens that a tokenizer puts before and after every text.
+
+    They are seen from a real text: around "" nobody can tell the two apart.
+
+    Raises:
+        ValueError: The text's own tokens are not found between them.
+    """
+    text = "Hello world."
+    (own,) = encode(tokenizer, [text])
+    whole = tokenizer(text, padding=False, truncation=False)["input_ids"]
+    for begin in range(len(whole) - len(own) + 1):
+        if own and whole[begin : begin + len(own)] == own:
+            return whole[:begin], whole[begin + len(own) :]
+    raise ValueError(
+        f"it encodes {text!r} as {own} without its template and as {whole} with it: "
+        "the template is not tokens before and after the text"
+    )
+
+
+def is_hub_name(name: str) -> bool:
+    """Says whether a name is to be asked for on the Hub: no path has its shape.
+
+    >>> is_hub_name("gpt2"), is_hub_name("./gpt2"), is_hub_name("runs/a/model")
+    (True, False, False)
+    """
+    first = name.split("/")[0]
+    return bool(_HUB_NAME.fullmatch(name)) and not (
+        "/" in name and Path(first).is_dir()
+    )
 
 
 def pad_token_id(tokenizer: "PreTrainedTokenizerBase") -> int:
@@ -116,8 +193,8 @@ def check_tokenizer(tokenizer: "PreTrainedTokenizerBase", vocab_size: int) -> No
             is fine, since models round it up.
 
     Raises:
-        ValueError: Some token's id is `vocab_size` or more. JAX would clamp it to the
-            last embedding and give a number all the same.
+        ValueError: Some token's id is `vocab_size` or more. The model would look up
+            no embedding and compute with NaN.
     """
     token, largest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
     if largest >= vocab_size:
@@ -151,27 +228,46 @@ def _wrapped(tokenizer: "Tokenizer") -> "PreTrainedTokenizerFast":
 def _from_folder(folder: Path) -> Any:
     import transformers
 
-    if (folder / "tokenizer.json").exists():
-        # Not AutoTokenizer: it asks for a config.json or a class name of its own
-        # version, while tokenizer.json says all by itself.
-        return transformers.PreTrainedTokenizerFast.from_pretrained(
-            folder, local_files_only=True, clean_up_tokenization_spaces=False
+    present = set(os.listdir(folder))
+    held = [names for names in VOCABULARIES if present.issuperset(names)]
+    if not held:
+        raise FileNotFoundError(
+            f"no tokenizer in {folder}: it must hold "
+            + ", or ".join(" and ".join(names) for names in VOCABULARIES)
+            + f"; found: {listed(sorted(present))}"
         )
-    vocab, merges = folder / "vocab.json", folder / "merges.txt"
-    if vocab.exists() and merges.exists():
-        from tokenizers import models
-
-        tokenizer = _byte_level(models.BPE.from_file(str(vocab), str(merges)))
-        if tokenizer.token_to_id(END_OF_TEXT) is None:
-            raise ValueError(f"{vocab} lacks {END_OF_TEXT}, so it is not GPT-2's")
-        return _wrapped(tokenizer)
-    if (folder / "tokenizer.model").exists():
-        if importlib.util.find_spec("sentencepiece") is None:
-            raise ValueError("tokenizer.model needs `pip install sentencepiece`")
-        return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    raise FileNotFoundError(
-        f"no tokenizer in {folder}: it must hold tokenizer.json, or vocab.json and "
-        f"merges.txt, or tokenizer.model; found: {listed(sorted(os.listdir(folder)))}"
+    # transformers takes the last of two equal keys, and what it is given for a length.
+    read = {name: read_json(folder / name) for name in JSON_FILES if name in present}
+    for name, value in read.items():
+        if not isinstance(value, dict):
+            raise ValueError(f"{folder / name} holds no JSON object")
+    settings = read.get("tokenizer_config.json", {})
+    limit = settings.get("model_max_length")
+    if not isinstance(limit, int | float | None) or isinstance(limit, bool):
+        raise ValueError(
+            f"{folder / 'tokenizer_config.json'}: model_max_length={limit!r:.60} is no "
+            "number"
+        )
+    class_named = settings.get("tokenizer_class") or {
+        "model_type",
+        "tokenizer_class",
+    } & set(read.get("config.json", {}))
+    if held[0] == ("vocab.json", "merges.txt") and not class_named:
+        tokenizer = transformers.GPT2TokenizerFast.from_pretrained(
+            folder, local_files_only=True
+        )
+        words = {*read["vocab.json"], *read.get("added_tokens.json", {})}
+        if tokenizer.eos_token not in words:
+            raise ValueError(
+                f"{folder / 'vocab.json'} lacks {tokenizer.eos_token}, so it is not "
+                "GPT-2's"
+            )
+        return tokenizer
+    needs_package = held[0][0].endswith(".model")
+    if needs_package and importlib.util.find_spec("sentencepiece") is None:
+        raise ValueError(f"{held[0][0]} needs `pip install sentencepiece`")
+    return transformers.AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
     )
 
 
@@ -179,7 +275,7 @@ def _from_hub(name: str) -> Any:
     import transformers
 
     try:
-        return transformers.AutoTokenizer.from_pretrained(name)
+        return transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f"no directory {name}, and the Hugging Face Hub gives no tokenizer of that "

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from jaxunlearn.data import pad_token_id
-from jaxunlearn.data.examples import start_ids
+from jaxunlearn.data.examples import opened, start_ids
+from jaxunlearn.data.tokenizer import encode
 from jaxunlearn.models.generation import generate
 from jaxunlearn.models.gpt2 import GPT2
 from jaxunlearn.types import Params
@@ -157,5 +158,4 @@ def prompt_ids(
     if len(prompts) == 0:
         raise ValueError("prompts is empty: there is nothing to answer")
     start = start_ids(tokenizer)
-    found = tokenizer(list(prompts), add_special_tokens=False, verbose=False)
-    return [start + ids for ids in found["input_ids"]]
+    return [opened(start, ids) for ids in encode(tokenizer, prompts)]
