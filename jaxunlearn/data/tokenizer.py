@@ -253,7 +253,7 @@ def _from_folder(folder: Path) -> Any:
         "tokenizer_class",
     } & set(read.get("config.json", {}))
     if held[0] == ("vocab.json", "merges.txt") and not class_named:
-        tokenizer = transformers.GPT2TokenizerFast.from_pretrained(
+        tokenizer = transformers.GPT2Tokenizer.from_pretrained(
             folder, local_files_only=True
         )
         words = {*read["vocab.json"], *read.get("added_tokens.json", {})}
