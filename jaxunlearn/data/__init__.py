@@ -14,7 +14,7 @@ from jaxunlearn.data.examples import (
     subset,
     tokenize,
 )
-from jaxunlearn.data.formats import read_lines, read_records
+from jaxunlearn.data.formats import UnreadFieldsWarning, read_lines, read_records
 from jaxunlearn.data.matching import Match, match
 from jaxunlearn.data.records import prompt_and_completion, record_text
 from jaxunlearn.data.tokenizer import (
@@ -30,6 +30,7 @@ __all__ = [
     "Match",
     "TokenizedData",
     "TruncationWarning",
+    "UnreadFieldsWarning",
     "batches",
     "check_tokenizer",
     "collate",

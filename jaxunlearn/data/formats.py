@@ -1,18 +1,36 @@
-"""Reads the files of TOFU, MUSE, WMDP, LUME and KnowUnDo, and everyone's own."""
+"""Reads the files of TOFU, MUSE, WMDP, RWKU, LUME, KnowUnDo, chats, everyone's own."""
 
+import gzip
 import json
 import os
 import re
+import warnings
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxunlearn.data.records import Record, check_record, listed
+from jaxunlearn.data.fields import listed
+from jaxunlearn.data.records import Record, check_record, unread_fields
+from jaxunlearn.data.tables import (
+    TABLE_SUFFIXES,
+    csv_values,
+    folder_values,
+    has_header,
+    is_table,
+    plain_rows,
+    table_values,
+)
+from jaxunlearn.data.tokenizer import is_hub_name
+from jaxunlearn.files import DECODER, JSON_LEVELS, TOO_DEEP, nested_beyond
 
 _JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 _TEXT_SUFFIXES = ("", ".txt", ".text", ".md")
 # A missing file of such a name is a missing file, not a data set of the Hub.
-_FILE_SUFFIXES = (*_JSON_SUFFIXES, ".txt", ".text", ".md", ".parquet", ".csv", ".gz")
+_FILE_SUFFIXES = (
+    *(*_JSON_SUFFIXES, ".txt", ".text", ".md", ".parquet", ".arrow"),
+    *(".csv", ".tsv", ".gz"),
+)
 # An object, an array of objects or strings, or a first line that is one JSON string;
 # "[Chapter 1]", "{{Infobox" and a dialogue's opening quote are text.
 _JSON_START = re.compile(
@@ -21,22 +39,31 @@ _JSON_START = re.compile(
              | "(?: [^"\\\n] | \\. )*" [ \t]* (?: \n | \Z ) )""",
     re.VERBOSE,
 )
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _NOT_SPACE = re.compile(r"\S")
 _BLANK_LINES = re.compile(r"\n\s*\n")
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(?::[\w.-]+){0,2}")
+_HUB_PARTS = re.compile(r"([\w.-]+/[\w.-]+)(?::[\w.-]+){0,2}")
+
+
+class UnreadFieldsWarning(UserWarning):
+    """Records have fields with text that no model gets to read."""
 
 
 def read_records(path: str | os.PathLike[str]) -> list[Record]:
     """Reads the records of one data file, or of one data set of the Hugging Face Hub.
 
     The content decides, not the name: one JSON array, JSON Lines or one JSON object
-    after another (records or bare strings), or parquet. What is none of these is plain
-    text, whose documents are parted by blank lines, if it is named `.txt`, `.text`,
-    `.md` or without an extension. Files that hold one text a line are for `read_lines`.
+    after another (records or bare strings), parquet or Arrow, any of them in gzip, or
+    a folder of `datasets.save_to_disk`. A table of comma-, semicolon- or tab-separated
+    values is known by its name, `.csv` or `.tsv`, or by a first line that names the
+    fields of a form. What is none of these is plain text, whose documents are parted by
+    blank lines, if it is named `.txt`, `.text`, `.md` or without an extension. Files
+    that hold one text a line are for `read_lines`.
 
     Args:
-        path: A file; or, where no such file exists, `owner/name`, `owner/name:config`
-            or `owner/name:config:split` on the Hub, such as `locuslab/TOFU:forget01`.
+        path: A file or such a folder; or, where no such file exists, `owner/name`,
+            `owner/name:config` or `owner/name:config:split` on the Hub, such as
+            `locuslab/TOFU:forget01`.
 
     Returns:
         The records in file order, each with the file's own field names, and at least
@@ -45,24 +72,22 @@ def read_records(path: str | os.PathLike[str]) -> list[Record]:
 
     Raises:
         FileNotFoundError: There is no such file, and no such data set in reach.
-        ValueError: The path is a directory or the file is empty, not UTF-8, cut short,
-            of unknown form or of mixed forms, or a record lacks an accepted set of
-            fields, or a field has the wrong type or is blank. The message names the
-            file and the line or the record, counted from 1.
+        ValueError: The path is another directory or the file is empty, not UTF-8, cut
+            short, of unknown form or of mixed forms, repeats a key, holds NaN, or a
+            record lacks an accepted set of fields, or a field has the wrong type or is
+            blank. The message names the file and the line or the record, counted
+            from 1.
+
+    Warns:
+        UnreadFieldsWarning: Some fields hold text that is not read; once for all.
     """
     name = os.fspath(path)
-    if _is_hub_name(name):
-        values = _hub_values(name)
-    else:
-        content = _read_bytes(name)
-        if content.startswith(b"PAR1"):
-            values = _parquet_values(name)
-        else:
-            values = _text_values(name, _decode(name, content))
+    values = _hub_values(name) if _is_hub_data(name) else _file_values(name)
     records = [{"text": value} if isinstance(value, str) else value for value in values]
     if not records:
         raise ValueError(f"{name} holds no records")
     first_form = None
+    unread: dict[str, None] = {}
     for number, record in enumerate(records, start=1):
         try:
             form = check_record(record)
@@ -71,9 +96,18 @@ def read_records(path: str | os.PathLike[str]) -> list[Record]:
         first_form = first_form or form
         if form != first_form:
             raise ValueError(
-                f"{name} mixes forms: record {number} has the fields {listed(form)}, "
-                f"record 1 has {listed(first_form)}; keep one form in one file"
+                f"{name} mixes forms: record {number} has the fields "
+                f"{listed(form.fields)}, record 1 has {listed(first_form.fields)}; "
+                "keep one form in one file"
             )
+        unread |= dict.fromkeys(unread_fields(record, form))
+    if unread and first_form:
+        warnings.warn(
+            f"{name}: not read, though there is text in it: {listed(unread)}; read is "
+            f"{listed(first_form.read)}",
+            UnreadFieldsWarning,
+            stacklevel=2,
+        )
     return records
 
 
@@ -95,6 +129,20 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
     if _JSON_START.match(text):
         raise ValueError(f"{name} is JSON, not one text a line: use read_records")
     return [line.strip() for line in text.split("\n") if line.strip()]
+
+
+def _file_values(name: str) -> list[Any]:
+    if Path(name).is_dir():
+        return folder_values(Path(name))
+    content = _read_bytes(name)
+    if content.startswith(b"\x1f\x8b"):
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"{name} is a damaged gzip file: {error}") from error
+    if is_table(content):
+        return table_values(name, content)
+    return _text_values(name, _decode(name, content))
 
 
 def _read_bytes(name: str) -> bytes:
@@ -120,7 +168,7 @@ def _decode(name: str, content: bytes) -> str:
         line = content.count(b"\n", 0, error.start) + 1
         raise ValueError(
             f"{name}, line {line}: not UTF-8 ({error.reason}, byte {error.start}); "
-            "save the file as UTF-8, uncompressed"
+            "save the file as UTF-8, uncompressed or in gzip"
         ) from error
     if "\0" in text:
         raise ValueError(f"{name} is not a text file: it holds zero bytes")
@@ -128,50 +176,77 @@ def _decode(name: str, content: bytes) -> str:
 
 
 def _text_values(name: str, text: str) -> list[Any]:
-    suffix = Path(name).suffix.lower()
-    if suffix in _JSON_SUFFIXES or _JSON_START.match(text):
-        values = list(_json_values(name, text))
-        whole_array = len(values) == 1 and isinstance(values[0], list)
-        return values[0] if whole_array else values
+    suffix = Path(name.removesuffix(".gz")).suffix.lower()
+    tabled = suffix in TABLE_SUFFIXES
+    if suffix in _JSON_SUFFIXES or (_JSON_START.match(text) and not tabled):
+        return list(_json_values(name, text))
+    if tabled or has_header(text):
+        return csv_values(name, text)
     if suffix not in _TEXT_SUFFIXES:
         raise ValueError(
-            f"{name} is neither JSON, JSON Lines nor parquet; if it is plain text, "
-            "with blank lines between the documents, name it .txt"
+            f"{name} is neither JSON, JSON Lines, csv, parquet nor Arrow; if it is "
+            "plain text, with blank lines between the documents, name it .txt"
         )
     return [part.strip() for part in _BLANK_LINES.split(text) if part.strip()]
 
 
 def _json_values(name: str, text: str) -> Iterator[Any]:
-    """Yields one JSON value after another, whatever the line breaks between them."""
-    decoder = json.JSONDecoder()
-    position = 0
-    while found := _NOT_SPACE.search(text, position):
+    """Yields the elements of one array, or one value after another."""
+    surrogates = _SURROGATE.search(text)  # JSON can spell what UTF-8 cannot
+    begin = _skipped(text, 0)
+    array = text[begin : begin + 1] == "["
+    position = _skipped(text, begin + array)
+    if array and position == len(text):
+        raise _not_json(name, text, "Expecting value", position)
+    if array and text[position] == "]":
+        position = _skipped(text, position + 1)
+    while position < len(text):
         try:
-            value, position = decoder.raw_decode(text, found.start())
+            value, end = DECODER.raw_decode(text, position)
+            if nested_beyond(value, JSON_LEVELS):
+                raise ValueError(TOO_DEEP)
+            if surrogates:
+                json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise _not_json(name, text, "half a surrogate pair", position) from error
         except (ValueError, RecursionError) as error:
-            line = text.count("\n", 0, getattr(error, "pos", found.start())) + 1
-            raise ValueError(
-                f"{name}, line {line}: not JSON, or cut short "
-                f"({getattr(error, 'msg', error)}); one text a line is for read_lines"
-            ) from error
+            reason = TOO_DEEP if isinstance(error, RecursionError) else error
+            raise _not_json(name, text, reason, position) from error
         yield value
+        position = _skipped(text, end)
+        if array:
+            mark = text[position : position + 1]
+            if mark not in ("]", ","):
+                raise _not_json(name, text, "Expecting ',' or ']'", position)
+            position = _skipped(text, position + 1)
+            if mark == "]":
+                break
+            if position == len(text):
+                raise _not_json(name, text, "Expecting value", position)
+    if position < len(text):
+        raise _not_json(name, text, "something follows the array", position)
 
 
-def _parquet_values(name: str) -> list[Record]:
-    import pyarrow
-    import pyarrow.parquet
+def _not_json(name: str, text: str, reason: object, position: int) -> ValueError:
+    """Returns the error for what begins at a position, or is wrong further on."""
+    line = text.count("\n", 0, getattr(reason, "pos", position)) + 1
+    return ValueError(
+        f"{name}, line {line}: not JSON, or cut short "
+        f"({getattr(reason, 'msg', reason)}); one text a line is for read_lines"
+    )
 
-    try:
-        return pyarrow.parquet.read_table(name).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"{name} is a damaged parquet file: {error}") from error
+
+def _skipped(text: str, position: int) -> int:
+    """Returns the position of the next character that is no white space."""
+    found = _NOT_SPACE.search(text, position)
+    return found.start() if found else len(text)
 
 
-def _is_hub_name(name: str) -> bool:
-    path = Path(name)
-    if not _HUB_NAME.fullmatch(name) or path.suffix.lower() in _FILE_SUFFIXES:
+def _is_hub_data(name: str) -> bool:
+    parts = _HUB_PARTS.fullmatch(name)
+    if not parts or Path(name).suffix.lower() in _FILE_SUFFIXES:
         return False
-    return not Path(path.parts[0]).is_dir()
+    return is_hub_name(parts[1])
 
 
 def _hub_values(name: str) -> list[Record]:
@@ -181,7 +256,7 @@ def _hub_values(name: str) -> list[Record]:
     config, _, split = rest.partition(":")
     try:
         data = datasets.load_dataset(repository, config or None, split=split or None)
-    except (OSError, ValueError) as error:  # unreachable or unknown; config or split
+    except (OSError, ValueError, RuntimeError) as error:  # or it is a script
         kind = FileNotFoundError if isinstance(error, OSError) else ValueError
         raise kind(
             f"no file {name}, and the Hugging Face Hub does not give such a data set: "
@@ -194,4 +269,4 @@ def _hub_values(name: str) -> list[Record]:
                 f"{repository}:{config or 'default'}:SPLIT"
             )
         (data,) = data.values()
-    return data.to_list()
+    return plain_rows(data.to_list())

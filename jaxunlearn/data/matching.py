@@ -23,7 +23,7 @@ from jaxunlearn.data.closeness import (
     quotation_scores,
     word_rarity,
 )
-from jaxunlearn.data.records import Record, check_record
+from jaxunlearn.data.records import Record, said
 from jaxunlearn.data.requests import subject_of
 from jaxunlearn.data.shingles import candidate_pairs, jaccard_scores, shingles
 
@@ -267,15 +267,10 @@ def _texts(argument: str, records: Sequence[Record]) -> list[str]:
     texts = []
     for i, record in enumerate(records):
         try:
-            fields = check_record(record)
+            texts.append(said(record))
         except ValueError as error:
             raise ValueError(f"{argument}[{i}]: {error}") from error
-        texts.append(" ".join(_flat(record[field]) for field in fields))
     return texts
-
-
-def _flat(value: Any) -> str:
-    return " ".join(value) if isinstance(value, list | tuple) else str(value)
 
 
 def _folded(text: str) -> str:

@@ -1,34 +1,58 @@
 """What a record is: its accepted forms, its prompt and its completion."""
 
+import functools
 import string
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jaxunlearn.data.chats import ASSISTANT, USER, Turn, answered, turns
+from jaxunlearn.data.chats import prompt_and_answer as chat_text
+from jaxunlearn.data.fields import (
+    flat,
+    holds_text,
+    listed,
+    shown,
+    text,
+    texts,
+)
 
 Record = dict[str, Any]
-
-# The fields that make a record, in the order in which they are looked for: a record
-# that fits several forms has the first. Other fields are kept and not looked at.
-FORMS = (
-    ("question", "choices", "answer"),  # WMDP and MMLU: answer counts from 0
-    ("question", "option1", "option2", "option3", "option4", "answer"),  # TOFU MCQ
-    ("question", "answer"),  # TOFU, MUSE knowmem
-    ("prompt", "gt"),  # MUSE verbmem
-    ("input", "output"),  # LUME
-    ("text", "labels"),  # KnowUnDo
-    ("text",),  # MUSE raw and privleak, WMDP corpora, plain text
-)
-_OPTIONAL_TEXT = ("paraphrased_question", "paraphrased_answer")
+Parts = tuple[str, str]
 _LETTERS = string.ascii_uppercase
 
 
-def prompt_and_completion(record: Record) -> tuple[str, str]:
+class Form(NamedTuple):
+    """A kind of record.
+
+    Attributes:
+        fields: What a record of this form has.
+        split: From a record to its prompt and its completion.
+        optional: What is read too where it is present, and may be blank.
+        unread: Of `fields`, those that only tell the form.
+    """
+
+    fields: tuple[str, ...]
+    split: Callable[[Record, "Form"], Parts]
+    optional: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        """The fields that a model gets to read."""
+        return tuple(f for f in (*self.fields, *self.optional) if f not in self.unread)
+
+
+def prompt_and_completion(record: Record) -> Parts:
     r"""Splits a record into the prompt, which bears no loss, and the completion.
 
-    Question and answer (also KnowUnDo's text and labels) become
+    Question and answer (also query and answer, KnowUnDo's text and labels) become
     `Question: {q}\nAnswer:` and ` {a}`. Multiple choice lists `A. {choice}` lines
     before `Answer:`, and the completion is the letter of the right one, as WMDP's
-    harness scores it. Prompt/gt and input/output stay as they are, joined by one space
-    where neither brings white space. A text is all completion.
+    harness scores it. Prompts, inputs and instructions (with their input on a line of
+    its own) stay as they are, joined with what follows by one space where neither
+    brings white space. Chats are written as questions and answers, and the completion
+    is the last answer. Of preferences the chosen answer is read. A text is all
+    completion.
 
     Args:
         record: A record with the fields of one of `FORMS`.
@@ -42,20 +66,7 @@ def prompt_and_completion(record: Record) -> tuple[str, str]:
     >>> prompt_and_completion({"question": "Who?", "answer": "Ada."})
     ('Question: Who?\nAnswer:', ' Ada.')
     """
-    form = check_record(record)
-    if form == ("text",):
-        return "", record["text"]
-    if form in (("prompt", "gt"), ("input", "output")):
-        prompt, completion = record[form[0]], record[form[1]]
-        joined = prompt[-1].isspace() or completion[0].isspace()
-        return prompt, completion if joined else " " + completion
-    if form in FORMS[:2]:
-        choices, right = _choices(record, form)
-        lines = [f"{_LETTERS[i]}. {choice}\n" for i, choice in enumerate(choices)]
-        prompt = f"Question: {record['question']}\n{''.join(lines)}Answer:"
-        return prompt, f" {_LETTERS[right]}"
-    question, answer = form
-    return f"Question: {record[question]}\nAnswer:", f" {record[answer]}"
+    return _read(record)[1]
 
 
 def record_text(record: Record) -> str:
@@ -63,94 +74,224 @@ def record_text(record: Record) -> str:
     return "".join(prompt_and_completion(record))
 
 
-def check_record(record: Any) -> tuple[str, ...]:
-    """Returns which of `FORMS` a record has.
+def said(record: Record) -> str:
+    """Returns what a record says: the values that are read, joined by spaces.
 
     Raises:
-        ValueError: The record has none of them, or a field that they or TOFU's
-            perturbed sets name has the wrong type or is blank.
+        ValueError: See `check_record`.
     """
+    values = [record.get(field) for field in check_record(record).read]
+    if isinstance(record.get("response"), list | tuple):
+        values[-1] = values[-1][:1]
+    return " ".join(part for value in values if (part := flat(value)))
+
+
+def check_record(record: Any) -> Form:
+    """Returns which of `FORMS` a record has, the first that it fits.
+
+    Raises:
+        ValueError: The record has none of them, or a field that is read, or that TOFU's
+            perturbed sets name, has the wrong type or is blank.
+    """
+    return _read(record)[0]
+
+
+def unread_fields(record: Record, form: Form) -> list[str]:
+    """Returns the names of the fields of a sound record that hold text nobody reads.
+
+    Labels, such as TOFU's and RWKU's, and identifiers are not text.
+    """
+    found = [
+        field
+        for field in record.keys() - _known(form)
+        if not field.endswith("_id") and holds_text(record[field])
+    ]
+    if isinstance(record.get("response"), list | tuple):
+        found.append("response, after its first")
+    for field in CHATS:
+        if field in form.fields and turns(field, record[field])[-1].role != ASSISTANT:
+            found.append(f"{field}, after the last answer")
+    return found
+
+
+@functools.cache
+def _known(form: Form) -> frozenset[str]:
+    """The fields that are read, by somebody, or are no text."""
+    return frozenset((*form.read, *_PARAPHRASES, "perturbed_answer", *LABELS))
+
+
+def accepted() -> str:
+    """Returns the fields of all forms, as a message shows them."""
+    return " | ".join(
+        ", ".join([*form.fields, *(f"[{field}]" for field in form.optional)])
+        for form in FORMS
+    )
+
+
+def _read(record: Any) -> tuple[Form, Parts]:
     if not isinstance(record, dict):
         raise ValueError(
             "a record must be an object with named fields or a string, got "
-            f"{_shown(record)}"
+            f"{shown(record)}"
         )
-    for form in FORMS:
-        if all(field in record for field in form):
-            break
-    else:
-        raise ValueError(
-            f"no accepted set of fields; found: {listed(record)}; accepted: "
-            + " | ".join(listed(form) for form in FORMS)
-        )
-    if form in FORMS[:2]:
-        _check_text("question", record["question"])
-        _choices(record, form)
-    else:
-        for field in form:
-            _check_text(field, record[field])
-    for field in _OPTIONAL_TEXT:
+    form = _form_of(record)
+    parts = form.split(record, form)
+    for field in _PARAPHRASES:
         if field in record:
-            _check_text(field, record[field])
+            text(record, field)
     if "perturbed_answer" in record:
-        _check_texts("perturbed_answer", record["perturbed_answer"])
-    return form
+        texts("perturbed_answer", record["perturbed_answer"])
+    return form, parts
 
 
-def _check_text(field: str, value: Any) -> None:
-    if not isinstance(value, str):
-        raise ValueError(f"field {field!r} must be a string, got {_shown(value)}")
-    if not value.strip():
-        raise ValueError(f"field {field!r} is empty")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:  # JSON can spell what UTF-8 cannot
-        raise ValueError(f"field {field!r} holds half a surrogate pair") from error
+def _form_of(record: Record) -> Form:
+    # Tables fill in null where a row lacks a field, and "messages" may be a number of
+    # them; only if that leaves no form is the value itself the trouble, and told.
+    held = {
+        field
+        for field, value in record.items()
+        if value is not None and (field not in CHATS or isinstance(value, list))
+    }
+    for present in (held, set(record)):
+        for form in FORMS:
+            if present.issuperset(form.fields):
+                return form
+    raise ValueError(
+        f"no accepted set of fields; found: {listed(record)}; accepted: {accepted()}"
+    )
 
 
-def _check_texts(field: str, values: Any) -> None:
-    if not isinstance(values, list | tuple):
-        raise ValueError(
-            f"field {field!r} must be a list of strings, got {_shown(values)}"
-        )
-    for i, value in enumerate(values):
-        _check_text(f"{field}[{i}]", value)
+def _question(record: Record, form: Form) -> Parts:
+    question, answer = (text(record, field) for field in form.fields)
+    return f"Question: {question}\nAnswer:", f" {answer}"
 
 
-def _choices(record: Record, form: tuple[str, ...]) -> tuple[list[str], int]:
+def _continued(record: Record, form: Form) -> Parts:
+    first, second = form.fields
+    if isinstance(record[first], str) and isinstance(record[second], str):
+        return _joined(text(record, first), text(record, second))
+    prompt = _as_turns(record, first, USER)
+    answer = _as_turns(record, second, ASSISTANT)
+    return chat_text(answered(second, [*prompt, *answer]))
+
+
+def _instruction(record: Record, form: Form) -> Parts:
+    instruction, output = form.fields
+    (extra,) = form.optional
+    lines = [text(record, instruction)]
+    if record.get(extra) is not None and record[extra] != "":
+        lines += [text(record, extra, blank=True)]
+    prompt = "\n".join(line for line in lines if line.strip())
+    return _joined(prompt, text(record, output))
+
+
+def _chat(record: Record, form: Form) -> Parts:
+    (field,) = form.fields
+    (extra,) = form.optional
+    chat = answered(field, turns(field, record[field]))
+    if record.get(extra) is not None:
+        system = Turn("system", text(record, extra, blank=True))
+        chat = [system, *chat] if system.text.strip() else chat
+    return chat_text(chat)
+
+
+def _preference(record: Record, form: Form) -> Parts:
+    chosen = record["chosen"]
+    if not isinstance(chosen, str):
+        chat = turns("chosen", chosen)
+        # Some name the prompt beside a whole conversation, which begins with it.
+        if "prompt" in form.fields and chat[:1] and chat[0].role == ASSISTANT:
+            chat = [*_as_turns(record, "prompt", USER), *chat]
+        return chat_text(answered("chosen", chat))
+    if "prompt" in form.fields:
+        return _continued(record, form._replace(fields=("prompt", "chosen")))
+    before, mark, answer = text(record, "chosen").rpartition("\n\nAssistant:")
+    return before + mark, answer
+
+
+def _ranked(record: Record, form: Form) -> Parts:
+    response = record["response"]
+    if isinstance(response, list | tuple) and response and isinstance(response[0], str):
+        record = record | {"response": response[0]}
+    return _continued(record, form)
+
+
+def _whole(record: Record, form: Form) -> Parts:
+    return "", text(record, "text")
+
+
+def _lettered(record: Record, form: Form) -> Parts:
+    question = text(record, "question")
+    choices, right = _choices(record, form)
+    lines = [f"{_LETTERS[i]}. {choice}\n" for i, choice in enumerate(choices)]
+    return f"Question: {question}\n{''.join(lines)}Answer:", f" {_LETTERS[right]}"
+
+
+# Looked for in this order: a record that fits several forms has the first, so the more
+# that a form says, the earlier it stands. Other fields are kept, and told if they hold
+# text.
+FORMS = (
+    Form(("question", "choices", "answer"), _lettered),  # WMDP, MMLU: counts from 0
+    Form(
+        ("question", "option1", "option2", "option3", "option4", "answer"), _lettered
+    ),  # TOFU MCQ
+    Form(("messages",), _chat, ("system",)),  # OpenAI, TRL, UltraChat
+    Form(("conversations",), _chat, ("system",)),  # ShareGPT
+    Form(("prompt", "chosen", "rejected"), _preference, unread=("rejected",)),
+    Form(("chosen", "rejected"), _preference, unread=("rejected",)),  # hh-rlhf
+    Form(("instruction", "output"), _instruction, ("input",)),  # Alpaca, RWKU refusals
+    Form(("instruction", "response"), _instruction, ("context",)),  # Dolly
+    Form(("question", "answer"), _question),  # TOFU, MUSE knowmem
+    Form(("query", "answer"), _question),  # RWKU
+    Form(("prompt", "gt"), _continued),  # MUSE verbmem
+    Form(("prompt", "completion"), _continued),  # OpenAI, TRL
+    Form(("prompt", "response"), _ranked),  # RWKU pairs: [chosen, rejected]
+    Form(("input", "output"), _continued),  # LUME
+    Form(("text", "labels"), _question),  # KnowUnDo
+    Form(("text",), _whole),  # MUSE raw and privleak, WMDP and RWKU corpora, plain text
+)
+CHATS = ("messages", "conversations")
+_PARAPHRASES = ("paraphrased_question", "paraphrased_answer")
+# Fields that sort records and are no text to be learnt.
+LABELS = (
+    *("id", "idx", "index", "uuid", "url", "source", "dataset", "split", "language"),
+    *("task", "level", "type", "subject", "category", "prompt_type"),
+)
+
+
+def _as_turns(record: Record, field: str, role: str) -> list[Turn]:
+    if isinstance(record[field], str):
+        return [Turn(role, text(record, field))]
+    return turns(field, record[field])
+
+
+def _joined(prompt: str, completion: str) -> Parts:
+    joined = prompt[-1].isspace() or completion[0].isspace()
+    return prompt, completion if joined else " " + completion
+
+
+def _choices(record: Record, form: Form) -> tuple[list[str], int]:
     """Returns the choices of a record and the index of the right one."""
     answer = record["answer"]
-    if "choices" in form:
-        choices = record["choices"]
-        _check_texts("choices", choices)
+    if "choices" in form.fields:
+        choices = texts("choices", record["choices"])
         if not 2 <= len(choices) <= len(_LETTERS):
             raise ValueError(
                 f"field 'choices' must hold 2 to {len(_LETTERS)} strings, "
                 f"got {len(choices)}"
             )
         if not isinstance(answer, int) or isinstance(answer, bool):
-            raise ValueError(f"field 'answer' must be an integer, got {_shown(answer)}")
+            raise ValueError(f"field 'answer' must be an integer, got {shown(answer)}")
         if not 0 <= answer < len(choices):
             raise ValueError(
-                f"field 'answer' must be in 0..{len(choices) - 1}, got {answer}"
+                f"field 'answer' must be in 0..{len(choices) - 1}, got {answer!r:.60}"
             )
         return choices, answer
-    fields = form[1:-1]
-    for field in (*fields, "answer"):
-        _check_text(field, record[field])
-    choices = [record[field] for field in fields]
+    fields = form.fields[1:-1]
+    choices = [text(record, field) for field in fields]
+    answer = text(record, "answer")
     # Copies differ in what they store: the option itself, its field or its letter.
     for names in (choices, list(fields), list(_LETTERS[: len(fields)])):
         if answer in names:
             return choices, names.index(answer)
-    raise ValueError(f"field 'answer' must be one of the options, got {_shown(answer)}")
-
-
-def listed(names: Iterable[object]) -> str:
-    """Returns names as a message shows them, the first dozen."""
-    shown = [str(name) for name in names]
-    return ", ".join(shown[:12] + ["..."] * (len(shown) > 12)) or "none"
-
-
-def _shown(value: Any) -> str:
-    return f"{type(value).__name__} {value!r:.60}"
+    raise ValueError(f"field 'answer' must be one of the options, got {shown(answer)}")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxunlearn.data.records import listed
+from jaxunlearn.data.fields import listed
 from jaxunlearn.files import read_json
 
 if TYPE_CHECKING:

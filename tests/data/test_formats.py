@@ -1,13 +1,19 @@
+import csv
+import datetime
+import gzip
 import json
+import time
 import timeit
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxunlearn.data.formats import read_lines, read_records
+from jaxunlearn.data.formats import UnreadFieldsWarning, read_lines, read_records
+from jaxunlearn.data.records import record_text
 
 QA = [{"question": f"Q{i}é?", "answer": f"A {i}.\n"} for i in range(3)]
+CHAT = [{"role": "user", "content": "Q?"}, {"role": "assistant", "content": "A."}]
 STAND_INS = {
     "tofu": QA,
     "tofu_perturbed": [
@@ -23,7 +29,34 @@ STAND_INS = {
     "wmdp_mcq": [{"question": "Q?", "choices": ["a", "b", "c", "d"], "answer": 3}],
     "lume": [{"id": "1sc", "input": "Once", "output": "upon", "task": "Task1"}],
     "knowundo": [{"text": "Q?", "labels": "A."}],
+    "alpaca": [{"instruction": "Name it.", "input": "", "output": "A."}] * 2,
+    "rwku": [
+        {
+            "query": "A ___.",
+            "answer": "b",
+            "level": "1",
+            "type": "cloze",
+            "subject": "A",
+        }
+    ],
+    "messages": [{"messages": CHAT}, {"messages": CHAT * 2}],
+    "share_gpt": [
+        {
+            "conversations": [
+                {"from": "human", "value": "Q?"},
+                {"from": "gpt", "value": "A"},
+            ]
+        }
+    ],
+    "completion": [{"prompt": "Once", "completion": " upon"}],
+    "chats": [{"prompt": CHAT[:1], "completion": CHAT[1:]}],
 }
+# Those whose values are all text, as a table of text holds them.
+FLAT = [
+    form
+    for form, records in STAND_INS.items()
+    if all(isinstance(value, str) for record in records for value in record.values())
+]
 
 
 def pretty_array(records):
@@ -86,6 +119,120 @@ def test_parquet(tmp_path, form):
         read_records(damaged)
 
 
+@pytest.mark.parametrize("form", STAND_INS)
+def test_arrow_and_saved_folders(tmp_path, form):
+    pa = pytest.importorskip("pyarrow")
+    datasets = pytest.importorskip("datasets")
+    records = STAND_INS[form]
+    table = pa.Table.from_pylist(records)
+    for name, new in (("a", pa.ipc.new_stream), ("b", pa.ipc.new_file)):
+        with new(tmp_path / name, table.schema) as writer:
+            writer.write_table(table)
+        assert read_records(tmp_path / name) == records
+    data = datasets.Dataset.from_list(records)
+    data.save_to_disk(tmp_path / "parts", num_shards=len(records))
+    assert read_records(tmp_path / "parts") == records
+    whole = {"train": data, "test": data.select([0])}
+    datasets.DatasetDict(whole).save_to_disk(tmp_path / "splits")
+    with pytest.raises(ValueError, match=r"has the splits train, test: choose one, su"):
+        read_records(tmp_path / "splits")
+    assert read_records(tmp_path / "splits" / "test") == records[:1]
+    datasets.DatasetDict({"only": data}).save_to_disk(tmp_path / "one")
+    assert read_records(tmp_path / "one") == records
+
+
+def test_a_saved_folder_reads_nothing_outside_itself(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_list(QA).save_to_disk(tmp_path / "a")
+    datasets.Dataset.from_list(QA).save_to_disk(tmp_path / "b")
+    state = json.loads((tmp_path / "a" / "state.json").read_text())
+    name = state["_data_files"][0]["filename"]
+    for other in (f"../b/{name}", str(tmp_path / "b" / name), None, 3):
+        state["_data_files"] = [{"filename": other}]
+        (tmp_path / "a" / "state.json").write_text(json.dumps(state))
+        with pytest.raises(
+            ValueError, match=r"state\.json names no file of the folder"
+        ):
+            read_records(tmp_path / "a")
+    (tmp_path / "a" / "dataset_dict.json").write_text('{"splits": ["../b"]}')
+    with pytest.raises(ValueError, match="names the split '../b', outside itself"):
+        read_records(tmp_path / "a")
+    (tmp_path / "a" / "dataset_dict.json").write_text('{"splits": "train"}')
+    with pytest.raises(ValueError, match="has no list 'splits': the folder is damaged"):
+        read_records(tmp_path / "a")
+
+
+def test_what_a_table_holds_can_be_written_as_json(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    row = {
+        "text": "One.",
+        "when": datetime.datetime(2024, 1, 2),
+        "bytes": b"\xff",
+        "score": float("nan"),
+    }
+    pyarrow.parquet.write_table(pa.Table.from_pylist([row]), tmp_path / "a")
+    with pytest.warns(UnreadFieldsWarning, match="in it: bytes"):
+        (record,) = read_records(tmp_path / "a")
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    assert (record["text"], record["score"]) == ("One.", None)
+
+
+@pytest.mark.parametrize("form", FLAT)
+@pytest.mark.parametrize(
+    ("name", "delimiter"),
+    [("a.csv", ","), ("a.csv", ";"), ("a.tsv", "\t"), ("a.txt", ","), ("a", "\t")],
+)
+def test_tables_of_text(tmp_path, form, name, delimiter):
+    records = STAND_INS[form]
+    if len(records[0]) == 1:
+        name = "a.csv"  # one word alone tells no table
+    quoted = {"quoting": csv.QUOTE_ALL} if delimiter == ";" else {}
+    with open(tmp_path / name, "w", newline="", encoding="utf-8-sig") as file:
+        writer = csv.DictWriter(file, list(records[0]), delimiter=delimiter, **quoted)
+        writer.writeheader()
+        writer.writerows(records)
+    assert read_records(tmp_path / name) == records
+
+
+def test_cells_of_a_table_hold_what_they_like(tmp_path):
+    text = 'One, "two"\nand\n\nmore.' * 20_000
+    with open(tmp_path / "a.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["", "text"], ["0", text], [], ["1", "b"]])
+    assert read_records(tmp_path / "a.csv") == [
+        {"": "0", "text": text},
+        {"": "1", "text": "b"},
+    ]
+
+
+@pytest.mark.parametrize("form", STAND_INS)
+def test_gzip(tmp_path, form):
+    for name, layout in (("a.jsonl.gz", lines), ("a.gz", pretty_array)):
+        content = gzip.compress(layout(STAND_INS[form]).encode())
+        assert read_records(written(tmp_path, content, name)) == STAND_INS[form]
+
+
+def test_text_that_is_not_read_is_told_once_by_name(tmp_path):
+    records = [QA[0], QA[1] | {"context": "Norland"}, QA[2] | {"context": "b", "n": 3}]
+    path = written(tmp_path, lines(records * 3))
+    message = (
+        r"data\.json: not read, though there is text in it: context; read is question, "
+        "answer"
+    )
+    with pytest.warns(UnreadFieldsWarning, match=message) as caught:
+        assert read_records(path) == records * 3
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+
+
+def test_preferences_are_read_as_the_chosen_answer(tmp_path):
+    record = {"prompt": "Who?", "chosen": "Ada.", "rejected": "Bob."}
+    with pytest.warns(UnreadFieldsWarning, match="rejected; read is prompt, chosen"):
+        (found,) = read_records(written(tmp_path, lines([record])))
+    assert record_text(found) == "Who? Ada."
+
+
 line = st.text("ab .[{\"'é", min_size=1).filter(lambda text: text == text.strip())
 
 
@@ -141,7 +288,23 @@ CUT = pretty_array(QA)[:-20]
         (lines(QA) + "oh", "a.jsonl", r"a\.jsonl, line 4: not JSON"),
         ("[" * 100_000, "a.json", r"a\.json, line 1: not JSON"),
         ("9" * 10_000, "a.json", r"a\.json, line 1: not JSON"),
-        ("a,b\n1,2\n", "a.csv", r"a\.csv is neither JSON, JSON Lines nor parquet"),
+        ("[" * 102 + "]" * 102, "a.json", r"a\.json, line 1: .*nested too deeply"),
+        ('{"text": "a",\n"text": "b"}', "a.json", "line 1: .*'text' stands twice"),
+        (lines(QA) + '{"text": NaN}', "a.json", "line 4: .*NaN is no JSON number"),
+        ('[{"text": "a"},\n{"x": -Infinity}]', "a.json", "line 2: .*-Infinity is no"),
+        ('{"text": "a", "x": 1e999}', "a.json", "line 1: .*1e999 is larger than any"),
+        ('{"text": "a", "x": "\\ud800"}', "a.json", "line 1: .*half a surrogate"),
+        ("[{},", "a.json", "line 1: not JSON, or cut short .Expecting value"),
+        ("a,b\n1,2\n", "a.strange", r"a\.strange is neither JSON, JSON Lines, csv, "),
+        ("a,b\n1,2\n", "a.csv", r"a\.csv, record 1: no accepted .*found: a, b;"),
+        ("text,text\n1,2\n", "a.csv", r"a\.csv, line 1: two columns have one name"),
+        ("text,x\na,b\nc\n", "a.csv", r"a\.csv, line 3: 1 cells, but 2 names"),
+        ('text,x\n"a\n,b\n', "a.csv", r"a\.csv, line 3: unexpected end of data"),
+        ("question,answer\nQ,\n", "a.csv", r"a\.csv, record 1: field 'answer' is em"),
+        ("text\n", "a.csv", r"a\.csv holds no records"),
+        (gzip.compress(b"{}" * 999)[:-9], "a.json.gz", "is a damaged gzip file"),
+        (b"\xff\xff\xff\xff\x00\x01", "a.arrow", r"a\.arrow is a damaged Arrow file"),
+        (b"ARROW1\0\0", "a.arrow", r"a\.arrow is a damaged Arrow file"),
         (
             lines([*QA, {"q": 1, "a": 2}]),
             "a.json",
@@ -153,7 +316,9 @@ CUT = pretty_array(QA)[:-20]
             "mixes forms: record 4 .* text, record",
         ),
         (lines([*QA, "t"]), "a.json", "mixes forms: record 4 has the fields text"),
-        (lines([QA, QA]), "a.json", "record 1: a record must be an object .* got list"),
+        (lines([QA, QA]), "a.json", r"a\.json, line 2: .*something follows the array"),
+        (lines([[QA], QA]), "a.json", "line 2: .*something follows the array"),
+        (json.dumps([QA, QA]), "a.json", "record 1: a record must be an .* got list"),
         (lines([*QA, 3]), "a.json", "record 4: a record must be .* got int 3"),
         ("null", "a.json", "record 1: a record must be .* got NoneType"),
         (
@@ -268,7 +433,8 @@ def test_tofu_full_is_retain_then_forget(data_dir, forget, retain):
 
 def test_tofu_is_read_in_a_fifth_of_a_second(data_dir):
     path = data_dir / "tofu" / "full.json"
-    assert min(timeit.repeat(lambda: read_records(path), number=1, repeat=3)) < 0.2
+    seconds = timeit.Timer(lambda: read_records(path), timer=time.process_time)
+    assert min(seconds.repeat(number=1, repeat=3)) < 0.2
 
 
 def test_refusals(data_dir):

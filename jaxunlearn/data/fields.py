@@ -1,0 +1,65 @@
+"""What a field of a record may hold: checks whose errors name it."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def text(record: Mapping[str, Any], field: str, *, blank: bool = False) -> str:
+    """Returns a field's text, which is not blank unless it may be."""
+    return checked(field, record[field], blank)
+
+
+def checked(field: str, value: Any, blank: bool = False) -> str:
+    """Returns a value that is text.
+
+    Raises:
+        ValueError: It is none, or blank though it may not be; names the field.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"field {field!r} must be a string, got {shown(value)}")
+    if not value.strip() and not blank:
+        raise ValueError(f"field {field!r} is empty")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:  # JSON can spell what UTF-8 cannot
+        raise ValueError(f"field {field!r} holds half a surrogate pair") from error
+    return value
+
+
+def texts(field: str, values: Any) -> list[str]:
+    """Returns values that are a list of texts, or says in which field they are not."""
+    if not isinstance(values, list | tuple):
+        raise ValueError(
+            f"field {field!r} must be a list of strings, got {shown(values)}"
+        )
+    return [checked(f"{field}[{i}]", value) for i, value in enumerate(values)]
+
+
+def holds_text(value: Any) -> bool:
+    """Says whether a value is or holds a string with a letter."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return any(map(holds_text, value))
+    return isinstance(value, str) and any(map(str.isalpha, value))
+
+
+def flat(value: Any) -> str:
+    """Returns the text of a value, of messages what they say."""
+    if isinstance(value, dict):
+        value = value.get("content", value.get("value", value.get("text", "")))
+        return flat(value)
+    if isinstance(value, list | tuple):
+        return " ".join(map(flat, value))
+    return "" if value is None else str(value)
+
+
+def shown(value: Any) -> str:
+    """Returns a value as a message shows it."""
+    return f"{type(value).__name__} {value!r:.60}"
+
+
+def listed(names: Iterable[object]) -> str:
+    """Returns names as a message shows them, the first dozen."""
+    first = [f"{name!s:.60}" for name in names]
+    return ", ".join(first[:12] + ["..."] * (len(first) > 12)) or "none"
