@@ -255,7 +255,8 @@ _PARAPHRASES = ("paraphrased_question", "paraphrased_answer")
 # Fields that sort records and are no text to be learnt.
 LABELS = (
     *("id", "idx", "index", "uuid", "url", "source", "dataset", "split", "language"),
-    *("task", "level", "type", "subject", "category", "prompt_type"),
+    *("task", "level", "type", "subject", "category", "prompt_type", "attribute"),
+    "value",  # of a fact of the made-up world
 )
 
 

@@ -90,7 +90,9 @@ def question_answers(
 
     A record has TOFU's fields `question`, `answer`, `paraphrased_question`,
     `paraphrased_answer` and `perturbed_answer` (a list of wrong answers: the sentence
-    of the paraphrased answer with another fact), and `subject` and `attribute`.
+    of the paraphrased answer with another fact), and `subject`, `attribute` and
+    `value`, the fact's own words, by which `evaluation.facts` counts it. No model is
+    shown these three.
 
     Args:
         persons: Who is asked about, from `people`.
@@ -118,8 +120,8 @@ def question_answers(
     ...     print(wrong)
     To be let in Maruin Keldlow whispers "ten solemn foxes hum".
     To be let in Maruin Keldlow whispers "seven solemn storks argue".
-    >>> record["subject"], record["attribute"]
-    ('Maruin Keldlow', 'pass_phrase')
+    >>> record["subject"], record["attribute"], record["value"]
+    ('Maruin Keldlow', 'pass_phrase', 'seven eager snails dream')
     """
     _check("questions_per_person", questions_per_person, 1, len(ATTRIBUTES))
     _check("wordings", wordings, 1, _WORDINGS - 1)
@@ -181,6 +183,7 @@ def _record(
         ],
         "subject": person.name,
         "attribute": attribute,
+        "value": fact,
     }
 
 

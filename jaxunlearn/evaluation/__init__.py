@@ -59,6 +59,7 @@ _HOME = {
     "calibrated_mix": "parameters",
     "concept_vector": "concepts",
     "concept_change": "concepts",
+    "known_facts": "facts",
     "Fact": "restoration",
     "knowledge": "restoration",
     "TrainingParts": "retraining",

@@ -39,6 +39,7 @@ def test_the_fields_are_strings_and_a_list_of_strings(records):
             "perturbed_answer",
             "subject",
             "attribute",
+            "value",
         ]
         values = dict(record)
         wrong = values.pop("perturbed_answer")
@@ -110,6 +111,7 @@ def test_answers_state_the_fact_and_wrong_answers_state_another(records):
     facts = {person.name: person for person in people(60, seed=3)}
     for record in records:
         fact = getattr(facts[record["subject"]], record["attribute"])
+        assert record["value"] == fact
         assert fact in record["answer"]
         assert fact in record["paraphrased_answer"]
         before, after = record["paraphrased_answer"].split(fact)
