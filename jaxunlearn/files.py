@@ -99,6 +99,28 @@ def write_arrays(path: Path | str, arrays: Mapping[str, Any]) -> None:
     write_whole(path, write)
 
 
+def read_arrays(path: Path | str, *, remedy: str) -> dict[str, np.ndarray]:
+    """Read what :func:`write_arrays` wrote, all of it, each array by its checksum.
+
+    Args:
+      path: The file.
+      remedy: What the user is to do where it is damaged; ends the message.
+
+    Raises:
+      FileNotFoundError: There is no such file.
+      ValueError: The file is damaged.
+    """
+    try:
+        with open(path, "rb") as file, np.load(file) as archive:
+            return dict(archive)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # numpy and zipfile raise many kinds
+        raise ValueError(
+            f"{path} is damaged ({type(error).__name__}: {error}): {remedy}"
+        ) from error
+
+
 def read_json(path: Path | str) -> Any:
     """Read a JSON file.
 
@@ -246,26 +268,70 @@ def within(directory: Path | str, path: Path | str) -> bool:
 def locked(directory: Path | str) -> Iterator[None]:
     """Hold a folder for this process alone; the lock ends with the process.
 
+    The folder is made if it is not there, and is gone again if nothing came into it.
+
     Raises:
       ValueError: Another process holds it; the message names that process.
+      OSError: Nothing can be written there.
     """
     directory = Path(directory)
+    writable(directory)
+    above = [directory, *directory.absolute().parents]
+    made = [folder for folder in above if not folder.exists()]
     directory.mkdir(parents=True, exist_ok=True)
-    path = directory / LOCK
+    try:
+        with held(directory / LOCK, directory):
+            yield
+    finally:
+        for folder in made:
+            with contextlib.suppress(OSError):  # it holds something
+                folder.rmdir()
+
+
+@contextlib.contextmanager
+def locked_file(path: Path | str) -> Iterator[None]:
+    """Hold a file that is to be written, as :func:`locked` holds a folder."""
+    path = Path(path)
+    writable(path.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with held(path.with_name(f".{path.name[:80]}.lock"), path):
+        yield
+
+
+@contextlib.contextmanager
+def held(lock: Path, of: Path) -> Iterator[None]:
+    """Hold ``lock``, the lock file of ``of``, and delete it afterwards."""
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    with os.fdopen(os.open(path, flags, 0o666), "r+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = file.read().strip() or "another process"
-            raise ValueError(
-                f"{directory} is in use by {holder}: wait until it has ended, stop it, "
-                f"or choose another folder"
-            ) from None
+    with contextlib.ExitStack() as stack:
+        while True:
+            descriptor = os.open(lock, flags, 0o666)
+            file = stack.enter_context(os.fdopen(descriptor, "r+", encoding="utf-8"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = file.read().strip() or "another process"
+                raise ValueError(
+                    f"{of} is in use by {holder}: wait until it has ended, stop it, or "
+                    f"choose another place"
+                ) from None
+            if same_file(file, lock):  # else its holder deleted it in between
+                break
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            if same_file(file, lock):
+                lock.unlink()
+
+
+def same_file(file: Any, path: Path) -> bool:
+    """Say whether an open file is the one that has the name ``path`` now."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 @contextlib.contextmanager
@@ -283,7 +349,7 @@ def replaced_folder(out: Path | str) -> Iterator[Path]:
     previous = out.with_name(f".{out.name}.previous")
     if previous.exists() and not out.exists():
         os.rename(previous, out)  # killed between the two renames below
-    fresh = Path(tempfile.mkdtemp(prefix=f".{out.name[:80]}.", dir=out.parent))
+    fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=out.parent))
     try:
         yield fresh
         fresh.chmod(0o777 & ~current_umask())

@@ -64,8 +64,7 @@ def tracker_of(run: "Run", records: list[dict], methods: tuple[str, ...]) -> "Tr
         curvature_data=batched(sample, CURVATURE_EXAMPLES)[0],
         state=run.directory / STATE,
     )
-    with checkpoints.manager(run.directory / "checkpoints") as manager:
-        step = manager.latest_step() or 0
+    step = checkpoints.latest_step(run.directory / "checkpoints") or 0
     if step and len(tracker.points) <= step // steps_per_epoch(run.recipe, size):
         raise ValueError(
             f"--track: the run in {run.directory} has done {step} steps without it, "

@@ -87,28 +87,21 @@ def train_together(
     params = spread(jax.tree.map(lambda *x: jnp.stack(x), *starts))
     opt_state = spread(jax.vmap(optimizer(recipes[0], total).init)(params))
     state = TrainingState(params, opt_state, replicate(jnp.int32(0), mesh))
-    manager = None
-    if directory is not None:
-        manager = checkpoints.manager(directory)
-        latest = manager.latest_step()
-        if latest is not None:
-            state = checkpoints.restore(manager, latest, state)
+    latest = None if directory is None else checkpoints.latest_step(directory)
+    if directory is not None and latest is not None:
+        state = checkpoints.restore(directory, latest, state)
     first = int(state.step)
     saved = time.monotonic()
-    try:
-        following = inputs(first)
-        for number in range(first, total):
-            state, metrics = step(state, *following)
-            following = inputs(number + 1)  # made while the device computes
-            check_finite(metrics, recipes, number)
-            if manager is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
-                checkpoints.save(manager, state)
-                saved = time.monotonic()
-            if on_step is not None:
-                on_step(number + 1, total, np.asarray(metrics.loss))
-    finally:
-        if manager is not None:
-            manager.close()
+    following = inputs(first)
+    for number in range(first, total):
+        state, metrics = step(state, *following)
+        following = inputs(number + 1)  # made while the device computes
+        check_finite(metrics, recipes, number)
+        if directory is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
+            checkpoints.save(directory, state)
+            saved = time.monotonic()
+        if on_step is not None:
+            on_step(number + 1, total, np.asarray(metrics.loss))
     return state.params
 
 

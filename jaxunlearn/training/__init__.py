@@ -15,7 +15,7 @@ from jaxunlearn.training.replay import (
     replayed_gradient,
     replayed_gradients,
 )
-from jaxunlearn.training.runs import Run, create_run, open_run
+from jaxunlearn.training.runs import Run, check_model, create_run, open_run
 
 __all__ = [
     "Exposure",
@@ -26,6 +26,7 @@ __all__ = [
     "Run",
     "Training",
     "combine",
+    "check_model",
     "create_run",
     "example_losses",
     "last_exposure",

@@ -1,56 +1,69 @@
-"""Orbax checkpoints of a training state: atomic, resumable, checked when read."""
+"""Orbax checkpoints of a training state: atomic, resumable, checked when read.
 
+A checkpoint is a folder that gets its name when it is whole, with the hashes of its
+files inside: an interrupted run never leaves half of one, or one without hashes.
+"""
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import orbax.checkpoint as ocp
 
+from jaxunlearn.files import check_checksums, replaced_folder, write_checksums
+from jaxunlearn.sealed import unchecked
 from jaxunlearn.training.recipe import TrainingState
 from jaxunlearn.types import Params
 
-
-def manager(directory: Path, *, keep: int | None = 2) -> ocp.CheckpointManager:
-    """Return a manager of the checkpoints under ``directory``; close it after use.
-
-    A checkpoint is written under a temporary name and renamed when it is whole, so an
-    interrupted run never leaves half of one as the latest.
-    """
-    # Synchronous: the next training step donates the arrays that are being written.
-    options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep, create=True, enable_async_checkpointing=False
-    )
-    return ocp.CheckpointManager(Path(directory).absolute(), options=options)
+KEEP = 2
+"""How many checkpoints stay: the latest, and one should that be damaged."""
 
 
-def save(checkpoints: ocp.CheckpointManager, state: TrainingState) -> None:
-    """Write ``state`` as the checkpoint of its step."""
-    checkpoints.save(int(state.step), args=ocp.args.StandardSave(state._asdict()))
+def save(directory: Path, state: TrainingState) -> None:
+    """Write ``state`` as the checkpoint of its step, and delete all but the latest."""
+    save_params(directory / str(int(state.step)), state._asdict())
+    for step in steps(directory)[:-KEEP]:
+        shutil.rmtree(directory / str(step))
 
 
-def restore(
-    checkpoints: ocp.CheckpointManager, step: int, like: TrainingState
-) -> TrainingState:
+def steps(directory: Path) -> list[int]:
+    """Return the steps of which there is a checkpoint, in order."""
+    found = directory.iterdir() if directory.is_dir() else ()
+    return sorted(int(path.name) for path in found if path.name.isdecimal())
+
+
+def latest_step(directory: Path) -> int | None:
+    """Return the step of the latest checkpoint, None if there is none."""
+    return max(steps(directory), default=None)
+
+
+def restore(directory: Path, step: int, like: TrainingState) -> TrainingState:
     """Read the checkpoint of ``step``, bit for bit, in the shapes of ``like``.
 
     Raises:
       ValueError: The checkpoint is missing, damaged or of another model.
     """
-    target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict())
-    try:
-        read = checkpoints.restore(step, args=ocp.args.StandardRestore(target))
-    except Exception as error:  # orbax raises many kinds for a damaged checkpoint
-        raise ValueError(
-            f"checkpoint of step {step} under {checkpoints.directory} cannot be read "
-            f"({first_line(error)}). It is damaged or of another model: delete that "
-            f"folder to resume from the one before, or train into a new --out."
-        ) from error
-    return TrainingState(**read)
+    folder = directory / str(step)
+    return TrainingState(
+        **read(
+            folder,
+            like._asdict(),
+            remedy=f"delete {folder} to resume from the checkpoint before, or train "
+            f"into a new --out",
+        )
+    )
 
 
 def save_params(directory: Path, params: Params) -> None:
     """Write a parameter tree to ``directory``, in place of what stands there."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(Path(directory).absolute(), params, force=True)
+    with replaced_folder(directory) as fresh:
+        with plainly_named(fresh.parent) as parent:
+            with ocp.StandardCheckpointer() as checkpointer:
+                checkpointer.save(parent / fresh.name, params, force=True)
+        write_checksums(fresh)
 
 
 def restore_params(directory: Path, like: Params) -> Params:
@@ -59,16 +72,38 @@ def restore_params(directory: Path, like: Params) -> Params:
     Raises:
       ValueError: It is missing, damaged or of another model.
     """
+    return read(directory, like, remedy="train again into a new --out")
+
+
+def read(directory: Path, like: Params, *, remedy: str) -> Params:
+    """Read a tree, its files first compared with the hashes beside them."""
+    directory = Path(directory)
+    if directory.is_dir() and not check_checksums(directory, remedy=remedy):
+        unchecked(directory)
+        if (directory / "default").is_dir():  # as CheckpointManager writes them
+            directory = directory / "default"
     target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore(Path(directory).absolute(), target)
-    except Exception as error:  # as above
+        with plainly_named(directory) as named, ocp.StandardCheckpointer() as reader:
+            return reader.restore(named, target)
+    except Exception as error:  # orbax raises many kinds for a damaged checkpoint
         raise ValueError(
-            f"parameters under {directory} cannot be read ({first_line(error)}): the "
-            f"folder is missing, damaged or of another model; train again into a new "
-            f"--out."
+            f"{directory} cannot be read ({first_line(error)}). It is missing, damaged "
+            f"or of another model: {remedy}"
         ) from error
+
+
+@contextlib.contextmanager
+def plainly_named(directory: Path) -> Iterator[Path]:
+    """Give a path to a folder in which no character means anything to a library.
+
+    Orbax looks for files by patterns, in which ``[x]`` stands for an x, and TensorStore
+    takes a backslash for a slash.
+    """
+    with tempfile.TemporaryDirectory(prefix="jaxunlearn-") as place:
+        link = Path(place) / "folder"
+        link.symlink_to(directory.absolute(), target_is_directory=True)
+        yield link
 
 
 def first_line(error: Exception) -> str:

@@ -2,11 +2,13 @@
 
 A file holds the arrays of :class:`~jaxunlearn.training.recorder.ExampleGradients` for
 the examples of its step, and ``update_weight`` (learning rate times share); its header
-names epoch and step. It is written under a temporary name and renamed, so a killed run
+names epoch and step, with two hashes: of the columns that :func:`read_index` reads, and
+of everything. It is written under a temporary name and renamed, so a killed run
 leaves whole files only, and a resumed one writes the same files again.
 """
 
-from collections.abc import Collection, Iterator
+import itertools
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +18,8 @@ import numpy as np
 
 from jaxunlearn import tree
 from jaxunlearn.files import write_whole
+from jaxunlearn.provenance import params_hash
+from jaxunlearn.sealed import unchecked
 from jaxunlearn.training.recorded_gradient import (
     RecordedGradient,
     add,
@@ -26,6 +30,7 @@ from jaxunlearn.training.replay import WEIGHTS, Exposure
 from jaxunlearn.types import Params
 
 EMBEDDING_FIELDS = ExampleGradients._fields[4:]
+COLUMNS = ("index", "update_weight", "norm", "truncation")
 SPIKE = 5.0
 
 
@@ -66,7 +71,13 @@ def write_step(
                 stored = np.asarray(part if key in exact else jnp.asarray(part, dtype))
                 arrays[key] = stored if real.all() else stored[real]
     path = directory / f"step-{step:08d}.safetensors"
-    metadata = {"epoch": str(epoch), "step": str(step)}
+    columns = {name: arrays[name] for name in COLUMNS}
+    metadata = {
+        "epoch": str(epoch),
+        "step": str(step),
+        "columns_sha256": arrays_hash(columns, epoch, step),
+        "sha256": arrays_hash(arrays, epoch, step),
+    }
     write_whole(path, lambda temporary: save_file(arrays, temporary, metadata))
     return path
 
@@ -85,33 +96,49 @@ def read_index(directory: Path) -> list[StoredExample]:
         )
     lines = []
     for file in files:
-        with opened(file) as stored:
-            header = stored.metadata()
-            epoch, step = int(header["epoch"]), int(header["step"])
-            columns = (
-                stored.get_tensor(name)
-                for name in ("index", "update_weight", "norm", "truncation")
+        columns, epoch, step = read_arrays(file, COLUMNS)
+        rows = zip(*(columns[name] for name in COLUMNS), strict=True)
+        for row, (index, weight, norm, truncation) in enumerate(rows):
+            exposure = Exposure(int(index), epoch, step, float(weight))
+            lines.append(
+                StoredExample(exposure, float(norm), float(truncation), file, row)
             )
-            rows = zip(*(np.asarray(c) for c in columns), strict=True)
-            for row, (index, weight, norm, truncation) in enumerate(rows):
-                exposure = Exposure(int(index), epoch, step, float(weight))
-                lines.append(
-                    StoredExample(exposure, float(norm), float(truncation), file, row)
-                )
     return lines
 
 
-def opened(file: Path):
-    """Open a safetensors file, or say that it is damaged."""
-    from safetensors import SafetensorError, safe_open
+def read_arrays(
+    file: Path, names: Collection[str] | None = None
+) -> tuple[dict[str, np.ndarray], int, int]:
+    """Read a step's arrays, all or those of ``names``, with its epoch and step.
 
+    Raises:
+      ValueError: The file is damaged; the hash of ``COLUMNS`` is compared where they
+        are read, that of everything where everything is.
+    """
+    from safetensors import safe_open
+
+    remedy = "train again into a new --out, or let the gradients be replayed"
     try:
-        return safe_open(file, framework="flax")
-    except SafetensorError as error:
-        raise ValueError(
-            f"{file} is damaged ({error}): delete it and resume the training run, "
-            f"which writes it again"
-        ) from error
+        with safe_open(file, framework="flax") as stored:
+            header = stored.metadata()
+            read = {
+                name: np.asarray(stored.get_tensor(name))
+                for name in names or stored.keys()  # noqa: SIM118 (not a mapping)
+            }
+        epoch, step = int(header["epoch"]), int(header["step"])
+        expected = header.get("sha256" if names is None else "columns_sha256")
+    except Exception as error:  # safetensors raises many kinds for a damaged header
+        raise ValueError(f"{file} is damaged ({error}): {remedy}") from error
+    if expected is None and len(header) == 2:
+        unchecked(file.parent)
+    elif expected != arrays_hash(read, epoch, step):
+        raise ValueError(f"{file} is damaged (its hash differs): {remedy}")
+    return read, epoch, step
+
+
+def arrays_hash(arrays: Mapping[str, np.ndarray], epoch: int, step: int) -> str:
+    """Return the hash of a step's arrays and of when it was."""
+    return params_hash({**arrays, "when": np.array([epoch, step])})
 
 
 def norm_spikes(index: list[StoredExample]) -> list[StoredExample]:
@@ -172,16 +199,17 @@ def read_examples(
     lines: list[StoredExample], like: Params
 ) -> Iterator[tuple[StoredExample, RecordedGradient]]:
     """Yield each stored example with its gradient, made dense."""
-    for line in lines:
-        with opened(line.file) as stored:
+    for file, of_file in itertools.groupby(lines, key=lambda line: line.file):
+        stored, _, _ = read_arrays(file)
+        for line in of_file:
             arrays = {
-                name: jnp.asarray(stored.get_slice(name)[line.row]).astype(
+                name: jnp.asarray(values[line.row]).astype(
                     jnp.int32 if name.endswith("_ids") else jnp.float32
                 )
-                for name in stored.keys()  # noqa: SIM118 (not a mapping)
+                for name, values in stored.items()
                 if name.startswith("dense/") or name in EMBEDDING_FIELDS
             }
-        yield line, dense_gradient(arrays, like)
+            yield line, dense_gradient(arrays, like)
 
 
 def dense_gradient(arrays: dict[str, jax.Array], like: Params) -> RecordedGradient:

@@ -1,6 +1,5 @@
 """The training loop: steps, evaluation, checkpoints, recording, resume."""
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +9,8 @@ import jax
 import numpy as np
 
 from jaxunlearn.data import TokenizedData
-from jaxunlearn.files import write_text
 from jaxunlearn.models.gpt2 import GPT2
+from jaxunlearn.sealed import read_sealed_lines, write_sealed_lines
 from jaxunlearn.training import checkpoints, gradient_store
 from jaxunlearn.training.recipe import (
     Recipe,
@@ -29,6 +28,7 @@ from jaxunlearn.training.recorder import (
     make_recording_step,
     recorded_mask,
 )
+from jaxunlearn.training.runs import finish_run
 from jaxunlearn.training.sharding import data_mesh, replicate, split_batch
 from jaxunlearn.types import Batch, Params
 
@@ -106,44 +106,40 @@ def train(
         mesh,
     )
     history = History(directory)
-    manager = None
-    if directory is not None:
-        manager = checkpoints.manager(directory / "checkpoints")
-        latest = manager.latest_step()
-        if latest is not None:
-            state = checkpoints.restore(manager, latest, state)
-            history.resume(latest)
+    kept = None if directory is None else directory / "checkpoints"
+    latest = None if kept is None else checkpoints.latest_step(kept)
+    if kept is not None and latest is not None:
+        state = checkpoints.restore(kept, latest, state)
+        history.resume(latest)
     first = int(state.step)
     saved = time.monotonic()
-    try:
-        if evaluate is not None and first == 0:
-            history.evaluated(0, evaluate(state.params))
-        for step in range(first, total):
-            batch = split_batch(batch_at(recipe, data, step, pad_id), mesh)
-            epoch = step // per_epoch + 1
-            if record is not None and epoch in recorded_epochs:
-                state, metrics = record(state, batch, step)
-            else:
-                state, metrics = plain(state, batch)
-            loss, norm = float(metrics.loss), float(metrics.gradient_norm)
-            if not np.isfinite(loss + norm):
-                raise ValueError(
-                    f"the loss is {loss} and its gradient's norm {norm} at step "
-                    f"{step + 1}: lower learning_rate={recipe.learning_rate}, add "
-                    f"warmup_steps or clip_norm"
-                )
-            history.stepped(step + 1, epoch, loss, norm)
-            if evaluate is not None and ((step + 1) % every == 0 or step + 1 == total):
-                history.evaluated(step + 1, evaluate(state.params))
-            due = time.monotonic() - saved > CHECKPOINT_SECONDS
-            if manager is not None and (due or step + 1 == total):
-                save(manager, state, history)
-                saved = time.monotonic()
-            if on_step is not None:
-                on_step(Progress(step + 1, total, loss))
-    finally:
-        if manager is not None:
-            manager.close()
+    if evaluate is not None and first == 0:
+        history.evaluated(0, evaluate(state.params))
+    for step in range(first, total):
+        batch = split_batch(batch_at(recipe, data, step, pad_id), mesh)
+        epoch = step // per_epoch + 1
+        if record is not None and epoch in recorded_epochs:
+            state, metrics = record(state, batch, step)
+        else:
+            state, metrics = plain(state, batch)
+        loss, norm = float(metrics.loss), float(metrics.gradient_norm)
+        if not np.isfinite(loss + norm):
+            raise ValueError(
+                f"the loss is {loss} and its gradient's norm {norm} at step "
+                f"{step + 1}: lower learning_rate={recipe.learning_rate}, add "
+                f"warmup_steps or clip_norm"
+            )
+        history.stepped(step + 1, epoch, loss, norm)
+        if evaluate is not None and ((step + 1) % every == 0 or step + 1 == total):
+            history.evaluated(step + 1, evaluate(state.params))
+        due = time.monotonic() - saved > CHECKPOINT_SECONDS
+        if kept is not None and (due or step + 1 == total):
+            save(kept, state, history)
+            saved = time.monotonic()
+        if on_step is not None:
+            on_step(Progress(step + 1, total, loss))
+    if directory is not None:
+        finish_run(directory, state.params)
     return Training(state.params, history.losses, history.evaluations)
 
 
@@ -187,10 +183,10 @@ def recording_step(
     return record
 
 
-def save(manager, state: TrainingState, history: "History") -> None:
+def save(directory: Path, state: TrainingState, history: "History") -> None:
     """Write the histories, then the checkpoint that makes them count."""
     history.write()
-    checkpoints.save(manager, state)
+    checkpoints.save(directory, state)
 
 
 def most_labels(data: TokenizedData) -> int:
@@ -221,15 +217,16 @@ class History:
         """Replace the file by what is known."""
         if self.path is None:
             return
-        lines = [json.dumps({"loss": x}) for x in self.losses]
-        lines += [json.dumps({"evaluation": x}) for x in self.evaluations]
-        write_text(self.path, "\n".join(lines) + "\n")
+        rows = [{"loss": x} for x in self.losses]
+        rows += [{"evaluation": x} for x in self.evaluations]
+        write_sealed_lines(self.path, rows)
 
     def resume(self, step: int) -> None:
         """Read the file, up to ``step``."""
         if self.path is None or not self.path.exists():
             return
-        for line in self.path.read_text().splitlines():
-            ((kind, values),) = json.loads(line).items()
+        remedy = "delete it to go on without its losses, or train into a new --out"
+        for row in read_sealed_lines(self.path, remedy=remedy):
+            ((kind, values),) = row.items()
             if values["step"] <= step:
                 (self.losses if kind == "loss" else self.evaluations).append(values)

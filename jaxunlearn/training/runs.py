@@ -2,41 +2,67 @@
 
 ``run.json`` (model configuration, recipe, recording, data hash, versions),
 ``records.jsonl`` (the training records), ``tokenizer/``, ``start/`` (starting
-parameters), ``checkpoints/``, ``losses.jsonl``, ``gradients/`` (where recorded) and
-``model/`` (the trained model, Hugging Face layout).
+parameters), ``checksums.json`` (the hashes of these), ``checkpoints/``,
+``losses.jsonl``, ``gradients/`` (where recorded), ``model/`` (the trained model,
+Hugging Face layout) and ``trained.json`` (its hash).
 
 The folder holds the training data: delete it when the data themselves must go.
 """
 
 import dataclasses
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
 from jaxunlearn.data import TokenizedData, check_tokenizer, load_tokenizer, tokenize
-from jaxunlearn.files import write_json, write_text
+from jaxunlearn.files import (
+    CHECKSUMS,
+    LOCK,
+    check_checksums,
+    parse_json,
+    write_checksums,
+    write_text,
+)
 from jaxunlearn.models.gpt2 import GPT2, GPT2Config
 from jaxunlearn.provenance import data_hash, params_hash, versions
+from jaxunlearn.sealed import read_sealed, write_sealed
 from jaxunlearn.training import checkpoints
 from jaxunlearn.training.recipe import Recipe
 from jaxunlearn.training.recorder import Recording, recorded_mask
 from jaxunlearn.types import Params
 
-DESCRIBED = (
-    "config",
-    "recipe",
-    "recording",
-    "max_length",
-    "records",
-    "data_sha256",
-    "tokenizer_sha256",
-    "start_sha256",
-    "start_dtype",
-)
-"""What run.json says of a run, beside the versions."""
+FORMAT = 2
+"""Of run.json; the first had no seal, and its run no ``checksums.json``."""
+
+DESCRIPTION = "run.json"
+TRAINED = "trained.json"
+
+RESULTS = ("checkpoints", "model", TRAINED)
+"""What of a run is not given up for another run in the same folder."""
+
+UNFINISHED = ("gradients", "influence_track")
+"""What is made anew where nothing of ``RESULTS`` is there yet."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What run.json says of a run; all but the versions decides it."""
+
+    config: GPT2Config
+    recipe: Recipe
+    recording: Recording | None
+    max_length: int
+    records: int
+    data_sha256: str
+    tokenizer_sha256: str
+    start_sha256: str
+    start_dtype: str
+    versions: Mapping[str, str]
+    format: int = 1
 
 
 class Run(NamedTuple):
@@ -58,11 +84,24 @@ class Run(NamedTuple):
 
     @property
     def start(self) -> Params:
-        """The starting parameters, read from disk."""
+        """The starting parameters, read from disk.
+
+        Raises:
+          ValueError: They are missing, or not those that the run was started from.
+        """
+        told = read_description(self.directory)
         like = jax.eval_shape(lambda key: self.model.init(key=key), jax.random.key(0))
-        dtype = read_json(self.directory / "run.json")["start_dtype"]
-        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), like)
-        return checkpoints.restore_params(self.directory / "start", like)
+        like = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, told.start_dtype), like
+        )
+        start = checkpoints.restore_params(self.directory / "start", like)
+        if params_hash(start) != told.start_sha256:
+            raise ValueError(
+                f"{self.directory / 'start'} does not hold the parameters that the run "
+                f"was started from (their hash differs): restore it, or train again "
+                f"into a new --out"
+            )
+        return start
 
 
 def create_run(
@@ -78,94 +117,168 @@ def create_run(
 ) -> Run:
     """Write a run directory, or open the one that stands there if it is the same.
 
+    Everything is checked before anything is written. ``run.json`` comes first and says
+    that the folder is a run's, ``checksums.json`` last and says that it is whole. A run
+    that has no checkpoint yet gives way to another.
+
     Raises:
-      ValueError: Another run stands there, or the tokenizer does not fit the model.
+      ValueError: Another run or anything else stands there, or the tokenizer does not
+        fit the model.
     """
     directory = Path(directory)
     check_tokenizer(tokenizer, model.config.vocab_size)
     if recording is not None:
         recorded_mask(recording, recipe, params)
-    described = {
-        "config": dataclasses.asdict(model.config),
-        "recipe": dataclasses.asdict(recipe),
-        "recording": None if recording is None else dataclasses.asdict(recording),
-        "max_length": max_length,
-        "records": len(records),
-        "data_sha256": data_hash(records),
-        "tokenizer_sha256": data_hash([tokenizer.get_vocab()]),
-        "start_sha256": params_hash(params),
-        "start_dtype": str(params["wte"]["embedding"].dtype),
-    }
-    described = json.loads(json.dumps(described))  # tuples become lists, as on disk
-    path = directory / "run.json"
+    tokenize(records, tokenizer, max_length=max_length)
+    wanted = Description(
+        config=model.config,
+        recipe=recipe,
+        recording=recording,
+        max_length=max_length,
+        records=len(records),
+        data_sha256=data_hash(records),
+        tokenizer_sha256=data_hash([tokenizer.get_vocab()]),
+        start_sha256=params_hash(params),
+        start_dtype=str(params["wte"]["embedding"].dtype),
+        versions=versions(),
+        format=FORMAT,
+    )
+    path = directory / DESCRIPTION
     if path.exists():
-        found = read_json(path)
-        other = [key for key in DESCRIBED if found[key] != described[key]]
-        if other:
+        found = read_description(directory)
+        other = [
+            field.name
+            for field in dataclasses.fields(Description)
+            if field.name not in ("versions", "format")
+            and getattr(found, field.name) != getattr(wanted, field.name)
+        ]
+        if other and any((directory / name).exists() for name in RESULTS):
             raise ValueError(
                 f"{directory} holds another run (its {', '.join(other)} differ): "
                 f"choose another --out, or delete that folder"
             )
-        return open_run(directory)
-    directory.mkdir(parents=True, exist_ok=True)
+        if not other and is_whole(directory, found):
+            return open_run(directory)
+        # It came to nothing, as a run that diverged at once: nothing of it is lost.
+        (directory / CHECKSUMS).unlink(missing_ok=True)
+        for name in UNFINISHED:
+            shutil.rmtree(directory / name, ignore_errors=True)
+    else:
+        refuse_foreign(directory)
+    write_sealed(path, dataclasses.asdict(wanted))
     lines = (json.dumps(record, ensure_ascii=False) for record in records)
     write_text(directory / "records.jsonl", "\n".join(lines) + "\n")
     tokenizer.save_pretrained(directory / "tokenizer")
     checkpoints.save_params(directory / "start", params)
-    # Last, because its presence says that the rest is whole.
-    write_json(path, described | {"versions": versions()})
+    write_checksums(directory)
     return open_run(directory)
 
 
+def refuse_foreign(directory: Path) -> None:
+    """Refuse a folder that holds anything: without a ``run.json`` it is no run's."""
+    found = directory.iterdir() if directory.exists() else ()
+    names = sorted(path.name for path in found if path.name != LOCK)
+    if names:
+        raise ValueError(
+            f"{directory} holds other files ({', '.join(names[:3])}) and no run: "
+            f"choose another --out, a folder that is empty or not there"
+        )
+
+
+def is_whole(directory: Path, told: Description) -> bool:
+    """Say whether all that is written before training stands there."""
+    return told.format < FORMAT or (directory / CHECKSUMS).exists()
+
+
 def open_run(directory: Path) -> Run:
-    """Open a run directory.
+    """Open a run directory, its files compared with their hashes.
 
     Raises:
       FileNotFoundError: There is no run.
-      ValueError: Its records are not those it was trained on, or a file is damaged.
+      ValueError: A file is damaged or is not the one that the run was trained with.
     """
     directory = Path(directory)
-    path = directory / "run.json"
-    if not path.exists():
+    if not (directory / DESCRIPTION).exists():
         raise FileNotFoundError(
             f"run={directory}: no run.json there. First-epoch unlearning needs the "
             f"training run; make one with `jaxunlearn train --out {directory}`, or use "
             f"--method gradient_ascent, which works on any model"
         )
-    found = read_json(path)
+    told = read_description(directory)
+    if not is_whole(directory, told):
+        raise ValueError(
+            f"run={directory} is the beginning of a run, without {CHECKSUMS}: run the "
+            f"same `jaxunlearn train` command again"
+        )
+    check_checksums(directory, remedy="restore it; a replay needs the same files")
     text = (directory / "records.jsonl").read_text(encoding="utf-8")
     try:
-        records = [json.loads(line) for line in text.split("\n") if line]
-    except json.JSONDecodeError:
+        records = [parse_json(line) for line in text.split("\n") if line]
+    except ValueError:
         records = []
-    if data_hash(records) != found["data_sha256"]:
+    if data_hash(records) != told.data_sha256:
         raise ValueError(
             f"{directory / 'records.jsonl'} is not the data that the run was trained "
             f"on (its hash differs): restore the file; a replay needs the same records"
         )
     tokenizer = load_tokenizer(str(directory / "tokenizer"))
-    recording = found["recording"]
-    if recording is not None:
-        recording = Recording(**recording | {"epochs": tuple(recording["epochs"])})
+    if data_hash([tokenizer.get_vocab()]) != told.tokenizer_sha256:
+        raise ValueError(
+            f"{directory / 'tokenizer'} is not the tokenizer that the run was trained "
+            f"with (the hash of its tokens differs): restore it"
+        )
     return Run(
         directory,
-        GPT2(GPT2Config(**found["config"])),
-        Recipe(**found["recipe"]),
-        recording,
+        GPT2(told.config),
+        told.recipe,
+        told.recording,
         records,
         tokenizer,
-        tokenize(records, tokenizer, max_length=found["max_length"]),
-        found["max_length"],
+        tokenize(records, tokenizer, max_length=told.max_length),
+        told.max_length,
     )
 
 
-def read_json(path: Path) -> dict:
-    """Read a run.json, or say that it is damaged."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {name: found[name] for name in DESCRIBED}
-    except (ValueError, LookupError, TypeError) as error:
+def read_description(directory: Path) -> Description:
+    """Read a run.json, field by field.
+
+    Raises:
+      ValueError: It is damaged or was edited; names the field where it can.
+    """
+    return read_sealed(
+        directory / DESCRIPTION,
+        Description,
+        remedy="restore it or train again into a new --out",
+        unsealed=lambda found: "format" not in found,
+        later=("format",),
+    )
+
+
+def finish_run(directory: Path, params: Params) -> None:
+    """Keep the hash of the model that a run came to, for :func:`check_model`."""
+    write_sealed(directory / TRAINED, {"params_sha256": params_hash(params)})
+
+
+def check_model(run: Run, params: Params) -> None:
+    """Refuse parameters that are not those that a run ended with.
+
+    A run of a version that kept no hash of its model cannot be compared, which an
+    ``UncheckedWarning`` says.
+
+    Raises:
+      ValueError: They are another model's, or the run is not at its end.
+    """
+    path = run.directory / TRAINED
+    if path.exists():
+        told = read_sealed(path, dict[str, str], remedy="train again into a new --out")
+        if told.get("params_sha256") != params_hash(params):
+            raise ValueError(
+                f"the model is not the one that run={run.directory} ended with (the "
+                f"hash of its parameters differs): pass {run.directory / 'model'}, or "
+                f"the run that this model came from"
+            )
+    elif read_description(run.directory).format >= FORMAT:
         raise ValueError(
-            f"{path} is damaged ({type(error).__name__}: {error}): restore it or train "
-            f"again into a new --out"
-        ) from error
+            f"run={run.directory} has not come to its end ({TRAINED} is missing): run "
+            f"the same `jaxunlearn train` command again"
+        )

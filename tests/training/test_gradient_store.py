@@ -2,8 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.flax import load_file, save_file
 
 from jaxunlearn import tree
+from jaxunlearn.sealed import UncheckedWarning
 from jaxunlearn.training import combine, gradient_store
 from jaxunlearn.training.recorder import ExampleGradients
 from jaxunlearn.training.replay import Exposure
@@ -221,6 +223,33 @@ def test_a_damaged_file_is_an_error_that_names_it(by_hand, tmp_path, left):
     path = write(tmp_path, by_hand)
     path.write_bytes(path.read_bytes()[:left])
     with pytest.raises(
-        ValueError, match=r"step-00000000.safetensors is damaged .*resume"
+        ValueError, match=r"step-00000000.safetensors is damaged .*replayed"
     ):
         gradient_store.read_index(tmp_path)
+
+
+def test_every_flipped_bit_is_found_or_changes_nothing(by_hand, same_bits, tmp_path):
+    path = write(tmp_path, by_hand)
+    whole, expected = path.read_bytes(), gradient_store.read_arrays(path)
+    found = 0
+    for bit in range(0, 8 * len(whole), 37):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        try:
+            read = gradient_store.read_arrays(path)
+        except ValueError as error:
+            found += "step-00000000.safetensors is damaged" in str(error)
+        else:
+            assert same_bits(read[0], expected[0])
+            assert read[1:] == expected[1:]
+            found += 1
+    assert found == len(range(0, 8 * len(whole), 37))
+
+
+def test_a_store_without_hashes_is_read_with_a_warning(by_hand, tmp_path):
+    path = write(tmp_path, by_hand)
+    expected = gradient_store.read_index(tmp_path)
+    save_file(load_file(path), path, {"epoch": "1", "step": "0"})
+    with pytest.warns(UncheckedWarning, match="written without hashes"):
+        assert gradient_store.read_index(tmp_path) == expected

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 import shutil
 
 import jax
@@ -9,7 +10,15 @@ import pytest
 
 from jaxunlearn.data import train_tokenizer
 from jaxunlearn.models.gpt2 import GPT2
-from jaxunlearn.training import Recipe, Recording, create_run, open_run
+from jaxunlearn.sealed import UncheckedWarning
+from jaxunlearn.training import (
+    Recipe,
+    Recording,
+    check_model,
+    create_run,
+    open_run,
+)
+from jaxunlearn.training.runs import finish_run
 
 RECORDS = [
     {"question": "Where does Mara live?", "answer": "In Tarn\u2028harbour."},
@@ -44,6 +53,14 @@ def written(settings, tmp_path_factory):
     """A run on disk; copy it before changing it."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     create_run(folder, **settings)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(written, tmp_path_factory):
+    """A run that has come to a checkpoint; only read."""
+    folder = shutil.copytree(written, tmp_path_factory.mktemp("trained") / "run")
+    (folder / "checkpoints").mkdir()
     return folder
 
 
@@ -105,11 +122,28 @@ def other_config(settings):
     ],
 )
 def test_another_run_in_the_folder_is_an_error_that_names_what_differs(
-    settings, written, change, named
+    settings, trained, change, named
 ):
     message = rf"holds another run \(its {named} differ\): choose another --out"
     with pytest.raises(ValueError, match=message):
-        create_run(written, **settings | change(settings))
+        create_run(trained, **settings | change(settings))
+
+
+def test_a_run_without_a_checkpoint_gives_way(settings, copy):
+    (copy / "gradients").mkdir()
+    recipe = Recipe(epochs=3)
+    assert create_run(copy, **settings | {"recipe": recipe}).recipe == recipe
+    assert not (copy / "gradients").exists()
+    assert open_run(copy).recipe == recipe
+
+
+@pytest.mark.parametrize("name", ["records.jsonl", "start", "model", ".hidden"])
+def test_a_folder_of_somebody_else_is_refused_untouched(settings, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ValueError, match="holds other files .* and no run: choose"):
+        create_run(tmp_path, **settings)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_written(settings, tmp_path):
@@ -130,8 +164,10 @@ def test_a_missing_run_is_an_error_with_the_way_out(tmp_path):
 
 
 def test_a_run_that_was_interrupted_while_written_is_written_again(settings, copy):
-    (copy / "run.json").unlink()  # it comes last
+    (copy / "checksums.json").unlink()  # it comes last
     (copy / "records.jsonl").write_text("half")
+    with pytest.raises(ValueError, match="beginning of a run.*train` command again"):
+        open_run(copy)
     assert create_run(copy, **settings).records == RECORDS
 
 
@@ -149,7 +185,9 @@ def test_a_run_that_was_interrupted_while_written_is_written_again(settings, cop
 def test_edited_records_are_an_error(copy, edit):
     path = copy / "records.jsonl"
     path.write_text(edit(path.read_text(encoding="utf-8")), encoding="utf-8")
-    with pytest.raises(ValueError, match="records.jsonl is not the data .* restore"):
+    with pytest.raises(
+        ValueError, match="records.jsonl is damaged or was changed.*restore"
+    ):
         open_run(copy)
 
 
@@ -166,6 +204,122 @@ def test_a_damaged_run_file_is_an_error(settings, copy, text):
 
 
 def test_a_missing_start_is_an_error(copy):
+    run = open_run(copy)
     shutil.rmtree(copy / "start")
     with pytest.raises(ValueError, match="start cannot be read"):
-        open_run(copy).start  # noqa: B018
+        run.start  # noqa: B018
+    with pytest.raises(ValueError, match="start/.* is missing: restore"):
+        open_run(copy)
+
+
+FIELDS = [
+    ({"recipe": None}, "recipe is null, not an object"),
+    ({"recipe": {"epochs": "6"}}, 'recipe.epochs is "6", not a whole number'),
+    ({"recipe": {"epochs": 6.5}}, "recipe.epochs is 6.5, not a whole number"),
+    ({"recipe": {"epochs": 0}}, "recipe: epochs=0: at least 1"),
+    ({"recipe": {"seed": 2**70}}, "recipe: seed=1180591620717411303424"),
+    ({"recipe": {"batchsize": 3}}, r"recipe.batchsize is no field \(meant: batch_size"),
+    ({"config": {"n_embd": 10**9 + 7}}, "config: n_embd=1000000007"),
+    ({"config": {"n_layer": True}}, "config.n_layer is true, not a whole number"),
+    ({"recording": {"epochs": [1, None]}}, r"recording.epochs\[1\] is null"),
+    ({"extra": 1}, "extra is no field"),
+    ({"format": []}, r"format is \[\], not a whole number"),
+    ({"max_length": "9"}, 'max_length is "9"'),
+]
+
+
+@pytest.mark.parametrize(("change", "named"), FIELDS)
+def test_a_wrong_field_is_named(copy, change, named):
+    path = copy / "run.json"
+    found = json.loads(path.read_text())
+    for key, value in change.items():
+        merged = isinstance(value, dict) and isinstance(found.get(key), dict)
+        found[key] = found[key] | value if merged else value
+    path.write_text(json.dumps(found))
+    with pytest.raises(ValueError, match=f"run.json is damaged .*{named}.*restore it"):
+        open_run(copy)
+
+
+@pytest.mark.parametrize("name", ["recipe", "max_length", "start_dtype", "versions"])
+def test_a_missing_field_is_named(copy, name):
+    path = copy / "run.json"
+    found = json.loads(path.read_text())
+    del found[name]
+    path.write_text(json.dumps(found))
+    with pytest.raises(ValueError, match=f"the field {name} is missing"):
+        open_run(copy)
+
+
+def test_an_edited_recipe_is_found(copy):
+    path = copy / "run.json"
+    path.write_text(path.read_text().replace('"epochs": 2', '"epochs": 3', 1))
+    with pytest.raises(ValueError, match="run.json is damaged .*it was edited"):
+        open_run(copy)
+
+
+def test_a_swap_of_tokens_is_found(copy):
+    path = copy / "tokenizer" / "tokenizer.json"
+    told = json.loads(path.read_text())
+    vocab = told["model"]["vocab"]
+    one, other = list(vocab)[10:12]
+    vocab[one], vocab[other] = vocab[other], vocab[one]
+    path.write_text(json.dumps(told))
+    with pytest.raises(ValueError, match="tokenizer.json is damaged or was changed"):
+        open_run(copy)
+    without_hashes(copy)
+    with (
+        pytest.warns(UncheckedWarning),
+        pytest.raises(ValueError, match="tokenizer is not the tokenizer .* hash of"),
+    ):
+        open_run(copy)
+
+
+def without_hashes(run):
+    """Make a run one of the first format."""
+    for path in run.rglob("checksums.json"):
+        path.unlink()
+    told = json.loads((run / "run.json").read_text())
+    del told["sha256"], told["format"]
+    (run / "run.json").write_text(json.dumps(told))
+
+
+def test_a_run_of_an_earlier_version_is_opened_with_a_warning(
+    settings, copy, same_bits
+):
+    without_hashes(copy)
+    with pytest.warns(UncheckedWarning, match="run.json was written without hashes"):
+        run = open_run(copy)
+    assert run.recipe == settings["recipe"]
+    with pytest.warns(UncheckedWarning, match="written without hashes"):
+        assert same_bits(run.start, settings["params"])
+    with pytest.warns(UncheckedWarning):
+        assert create_run(copy, **settings).records == RECORDS
+    with pytest.warns(UncheckedWarning, match="run.json was written without hashes"):
+        check_model(run, settings["params"])
+
+
+def test_another_model_of_the_same_shapes_is_refused(settings, copy):
+    run = open_run(copy)
+    with pytest.raises(ValueError, match="has not come to its end"):
+        check_model(run, settings["params"])
+    finish_run(copy, settings["params"])
+    check_model(run, settings["params"])
+    other = jax.tree.map(lambda x: x.at[(0,) * x.ndim].add(1), settings["params"])
+    with pytest.raises(ValueError, match="is not the one that .* ended with"):
+        check_model(run, other)
+
+
+def test_every_flipped_bit_is_found_and_named(copy):
+    rng = np.random.default_rng(0)
+    for path in sorted(copy.rglob("*")):
+        if not path.is_file():
+            continue
+        whole = path.read_bytes()
+        for bit in rng.integers(0, 8 * len(whole), 6):
+            flipped = bytearray(whole)
+            flipped[bit // 8] ^= 1 << int(bit) % 8
+            path.write_bytes(flipped)
+            with pytest.raises(ValueError, match=re.escape(str(copy))):
+                open_run(copy).start  # noqa: B018
+        path.write_bytes(whole)
+    assert open_run(copy).records == RECORDS

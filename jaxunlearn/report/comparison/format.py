@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxunlearn.sealed import read_sealed_lines
+
 FORMS = {
     "scores": "scores.json",
     "attack": "attack.json",
@@ -176,14 +178,9 @@ def _form_of(value: Any, path: Path) -> str:
 
 def _read_lines(path: Path) -> list[dict]:
     """The objects {"loss": {...}} and {"evaluation": {...}} of a training run."""
-    rows = []
-    for number, line in enumerate(_text(path).split("\n"), 1):
-        if not line.strip():
-            continue
-        row = _parse(line, path, number)
-        where = f"{path}: line {number}"
-        check(row, {str: {"step": float}}, where)
-        rows.append(row)
+    rows = read_sealed_lines(path, remedy="train again")
+    for number, row in enumerate(rows, 1):
+        check(row, {str: {"step": float}}, f"{path}: line {number}")
     return rows
 
 
