@@ -22,6 +22,9 @@ import numpy as np
 CHECKSUMS = "checksums.json"
 """The file of a folder that holds the SHA-256 of the folder's other files."""
 
+WRITING = ".writing-"
+"""What temporary names begin with."""
+
 LOCK = ".lock"
 """The file of a folder that the process at work there holds locked."""
 
@@ -38,9 +41,7 @@ def write_whole(path: Path | str, write: Callable[[Path], Any]) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(
-        prefix=f".{path.name[:80]}.", suffix=path.suffix, dir=path.parent
-    )
+    handle, name = tempfile.mkstemp(prefix=WRITING, suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -349,7 +350,7 @@ def replaced_folder(out: Path | str) -> Iterator[Path]:
     previous = out.with_name(f".{out.name}.previous")
     if previous.exists() and not out.exists():
         os.rename(previous, out)  # killed between the two renames below
-    fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=out.parent))
+    fresh = Path(tempfile.mkdtemp(prefix=WRITING, dir=out.parent))
     try:
         yield fresh
         fresh.chmod(0o777 & ~current_umask())
@@ -362,6 +363,15 @@ def replaced_folder(out: Path | str) -> Iterator[Path]:
         shutil.rmtree(previous, ignore_errors=True)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def sweep(directory: Path | str) -> None:
+    """Delete what killed writers left below a folder; nobody else may write there."""
+    for path in sorted(Path(directory).rglob(f"{WRITING}*")):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

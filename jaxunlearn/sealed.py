@@ -10,7 +10,7 @@ import typing
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from jaxunlearn.files import (
     finite,
@@ -20,6 +20,8 @@ from jaxunlearn.files import (
     write_json,
     write_text,
 )
+
+T = TypeVar("T")
 
 SEAL = "sha256"
 """The key of a sealed file's hash, which is over all its other keys."""
@@ -48,21 +50,20 @@ def seal_of(value: Mapping[str, Any]) -> str:
 
 def read_sealed(
     path: Path | str,
-    wanted: Any = dict[str, Any],
+    form: Callable[[dict[str, Any]], T] = dict,
     *,
     remedy: str,
-    unsealed: Callable[[dict], bool] = lambda found: False,
-    later: Collection[str] = (),
-) -> Any:
-    """Read what :func:`write_sealed` wrote, as ``wanted``.
+    unsealed: Callable[[dict[str, Any]], bool] = lambda found: False,
+) -> T:
+    """Read what :func:`write_sealed` wrote.
 
     Args:
       path: The file.
-      wanted: What it holds, see :func:`typed`.
+      form: From what the file holds, without the seal, to what it means; raises a
+        ValueError that names a wrong field, as :func:`typed` does.
       remedy: What the user is to do where it is damaged; ends the message.
       unsealed: Whether a file without a seal is one of an earlier version, which wrote
         none: it is read with an ``UncheckedWarning``.
-      later: Fields with a default that such a file may lack.
 
     Raises:
       FileNotFoundError: There is no such file.
@@ -75,8 +76,8 @@ def read_sealed(
         if not isinstance(found, dict):
             raise ValueError("it holds no object")
         seal = found.pop(SEAL, None)
+        value = form(dict(found))
         old = seal is None and unsealed(found)
-        value = typed(found, wanted, later=later)
         if not old and seal != seal_of(found):
             raise ValueError(
                 "its hash is not that of its contents: a bit was lost, or it was edited"
@@ -145,8 +146,8 @@ def typed(value: Any, wanted: Any, where: str = "", later: Collection[str] = ())
 
     Args:
       value: What ``json`` read.
-      wanted: bool, int, float, str, Any; lists, tuples, dicts and optional values of
-        them; a NamedTuple (a list in JSON) or a dataclass (an object).
+      wanted: bool, int, float, str, Path, Any; lists, tuples, dicts and optional values
+        of them; a NamedTuple (a list in JSON) or a dataclass (an object).
       where: The field's name, for the message.
       later: Names of fields that a dataclass may lack, and then has by default.
 
@@ -159,6 +160,8 @@ def typed(value: Any, wanted: Any, where: str = "", later: Collection[str] = ())
     origin, inner = typing.get_origin(wanted), typing.get_args(wanted)
     if wanted is Any:
         return value
+    if wanted is Path:
+        return Path(typed(value, str, where))
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in inner:
             return None

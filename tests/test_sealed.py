@@ -7,6 +7,7 @@ from jaxunlearn.sealed import (
     UncheckedWarning,
     read_sealed,
     read_sealed_lines,
+    typed,
     write_sealed,
     write_sealed_lines,
 )
@@ -22,6 +23,14 @@ class Kept:
     count: int
     share: float
     names: tuple[str, ...] = ()
+
+
+def kept(found):
+    return typed(found, Kept)
+
+
+def later(found):
+    return typed(found, Kept, later=("names",))
 
 
 def flips(path):
@@ -48,7 +57,7 @@ def test_every_flipped_bit_is_found_or_changes_nothing(tmp_path):
     named = 0
     for _ in flips(path):
         try:
-            found = read_sealed(path, Kept, remedy=REMEDY)
+            found = read_sealed(path, kept, remedy=REMEDY)
         except ValueError as error:
             named += str(path) in str(error) and str(error).endswith(REMEDY)
         else:
@@ -78,11 +87,9 @@ def test_a_file_without_a_seal_is_read_where_it_may_lack_one(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"count": 1, "share": 2}))
     with pytest.raises(ValueError, match="names is missing"):
-        read_sealed(path, Kept, remedy=REMEDY, unsealed=lambda found: True)
+        read_sealed(path, kept, remedy=REMEDY, unsealed=lambda found: True)
     with pytest.raises(ValueError, match="its hash is not"):
-        read_sealed(path, Kept, remedy=REMEDY, later=("names",))
+        read_sealed(path, later, remedy=REMEDY)
     with pytest.warns(UncheckedWarning, match="a.json"):
-        found = read_sealed(
-            path, Kept, remedy=REMEDY, unsealed=lambda found: True, later=("names",)
-        )
+        found = read_sealed(path, later, remedy=REMEDY, unsealed=lambda found: True)
     assert found == Kept(1, 2.0)

@@ -1,30 +1,32 @@
 """An index on disk: one projected gradient row a training example, ready for queries.
 
 A directory holds ``index.json`` and the arrays of ``index_arrays.py``. Rows are written
-in whole chunks; ``index.json``, replaced after each, says how many count. A build that
-was killed goes on from there when it is started again, and the result is the same bit
-for bit. One builder at a time.
+in whole chunks; ``index.json``, replaced after each, says how many count and what their
+hashes are, which every reading compares. A build that was killed goes on from there
+when it is started again, and the result is the same bit for bit. One builder at a time.
 """
 
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxunlearn.files import write_json, write_whole
+from jaxunlearn.files import read_arrays, write_arrays
 from jaxunlearn.gradients.projections import Block, Matrices, Projection, matrices_hash
 from jaxunlearn.influence.index_arrays import (
     ArrayLayout,
     array_layout,
     check_chunks,
-    open_arrays,
+    read_chunk,
 )
 from jaxunlearn.influence.index_rows import DTYPES
+from jaxunlearn.sealed import read_sealed, typed, write_sealed
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Of index.json; the first had no hashes."""
+
 DESCRIPTION = "index.json"
 MATRICES = "projection.npz"
 
@@ -52,6 +54,8 @@ class Index:
       complete: Whether the last build came to its end.
       versions: Of the packages that built it.
       about: What else its queries must know, as the builder noted it.
+      hashes: Of each array's rows that count, chunk by chunk; none were written by
+        earlier versions.
     """
 
     directory: Path
@@ -65,6 +69,7 @@ class Index:
     complete: bool
     versions: Mapping[str, str]
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    hashes: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def width(self) -> int:
@@ -119,8 +124,24 @@ def open_index(
     check_chunks(
         index.directory, index.arrays, rows=index.rows, chunk_rows=index.chunk_rows
     )
-    open_arrays(index.directory, index.arrays, write=False)
     return index
+
+
+def chunk_of(index: Index, name: str, number: int) -> np.ndarray:
+    """Return an array's rows of one chunk, those that count.
+
+    Raises:
+      ValueError: They are not those that were written.
+    """
+    start = number * index.chunk_rows
+    return read_chunk(
+        index.directory,
+        index.arrays,
+        name,
+        number,
+        rows=min(index.chunk_rows, index.rows - start),
+        expected=index.hashes[name][number] if index.hashes else None,
+    )
 
 
 def refuse_differences(index: Index, wanted: Mapping[str, Any], remedy: str) -> None:
@@ -154,30 +175,47 @@ def read_description(directory: Path) -> Index:
         raise FileNotFoundError(
             f"{path} does not exist: build an index there first (build_index)"
         )
-    try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-        version = held.pop("format_version")
-        if version == FORMAT_VERSION:
-            held["projection"] = Projection(**held["projection"])
-            held["layout"] = tuple(Block(*block) for block in held["layout"])
-            held["parts"] = tuple(Part(*part) for part in held["parts"])
-            return Index(directory=directory, **held)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is damaged ({type(error).__name__}: {error}): restore it, or "
-            f"build the index again in an empty directory"
-        ) from error
-    raise ValueError(
-        f"{path} has format_version {version!r}, this version of jaxunlearn reads "
-        f"{FORMAT_VERSION}: build the index again"
+    return read_sealed(
+        path,
+        lambda found: described(directory, found),
+        remedy="restore it, or build the index again in an empty directory",
+        unsealed=lambda found: found["format_version"] == 1,
     )
+
+
+def described(directory: Path, found: dict[str, Any]) -> Index:
+    """Return the index that the contents of an ``index.json`` describe.
+
+    Raises:
+      ValueError: A field is wrong; names it.
+    """
+    version = found.pop("format_version", None)
+    if version not in (1, FORMAT_VERSION):
+        raise ValueError(
+            f"it has format_version {version!r}, this version of jaxunlearn reads 1 "
+            f"and {FORMAT_VERSION}"
+        )
+    later = ("hashes", "about") if version == 1 else ()
+    index = typed(found | {"directory": str(directory)}, Index, later=later)
+    check_dtype(index.dtype)
+    checked_layout(index.layout)
+    if index.rows < 0 or index.chunk_rows < 1 or not index.parts:
+        raise ValueError(
+            f"rows={index.rows}, chunk_rows={index.chunk_rows}, parts={index.parts}"
+        )
+    chunks = -(-index.rows // index.chunk_rows)
+    if version == FORMAT_VERSION and {
+        name: len(hashes) for name, hashes in index.hashes.items()
+    } != dict.fromkeys(index.arrays, chunks):
+        raise ValueError(f"hashes are not those of {chunks} chunks of each array")
+    return index
 
 
 def write_description(index: Index) -> None:
     """Replace ``index.json``, on the disk when this returns."""
     held = {"format_version": FORMAT_VERSION} | dataclasses.asdict(index)
     del held["directory"]
-    write_json(index.directory / DESCRIPTION, held)
+    write_sealed(index.directory / DESCRIPTION, held)
 
 
 def checked_layout(layout: Iterable[Block]) -> tuple[Block, ...]:
@@ -201,16 +239,12 @@ def check_dtype(dtype: str) -> None:
 
 def save_matrices(directory: Path, matrices: Matrices) -> None:
     """Keep a projection's matrices beside the rows."""
-    import io
-
     sides = {
         f"{layer}:{side}": np.asarray(matrix, np.float32)
         for layer, pair in matrices.items()
         for side, matrix in zip(("left", "right"), pair, strict=True)
     }
-    buffer = io.BytesIO()
-    np.savez(buffer, **sides)
-    write_whole(directory / MATRICES, lambda path: path.write_bytes(buffer.getvalue()))
+    write_arrays(directory / MATRICES, sides)
 
 
 def read_matrices(index: Index) -> Matrices | None:
@@ -222,11 +256,14 @@ def read_matrices(index: Index) -> Matrices | None:
     """
     if index.projection.matrices_hash is None:
         return None
-    with np.load(index.directory / MATRICES) as held:
-        layers = {name.rpartition(":")[0] for name in held}
-        matrices = {
-            layer: (held[f"{layer}:left"], held[f"{layer}:right"]) for layer in layers
-        }
+    remedy = "restore it, or build the index again in an empty directory"
+    held = read_arrays(index.directory / MATRICES, remedy=remedy)
+    layers = {name.rpartition(":")[0] for name in held}
+    matrices = {
+        layer: (held[f"{layer}:left"], held[f"{layer}:right"])
+        for layer in layers
+        if f"{layer}:left" in held and f"{layer}:right" in held
+    }
     if matrices_hash(matrices) != index.projection.matrices_hash:
         raise ValueError(
             f"{index.directory / MATRICES} does not hold the matrices that the index "

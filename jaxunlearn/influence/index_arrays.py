@@ -1,16 +1,18 @@
-"""The arrays of an index on disk: zarr version 3, uncompressed, through TensorStore.
+"""The arrays of an index on disk: zarr version 3, uncompressed, written and read here.
 
-Uncompressed, so that a chunk's size is known beforehand and a lost or cut chunk file is
-seen when the index is opened; TensorStore would read a missing one as zeros.
+Uncompressed and so simple that what is hashed is what lies on the disk: a lost or cut
+chunk file is seen when the index is opened, a changed one when it is read.
 """
 
-import contextlib
-import re
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+
+from jaxunlearn.files import write_json, write_whole
 
 ITEM_BYTES = {"int8": 1, "bfloat16": 2, "float32": 4, "int32": 4}
 
@@ -36,104 +38,104 @@ def bytes_per_row(arrays: ArrayLayout) -> int:
     return sum(ITEM_BYTES[dtype] * (width or 1) for dtype, width in arrays.values())
 
 
-def specification(directory: Path, name: str) -> dict[str, Any]:
-    """Return TensorStore's description of where an array lies."""
-    path = f"{Path(directory).absolute() / name}/"
-    return {
-        "driver": "zarr3",
-        "kvstore": {"driver": "file", "path": path},
-        # A chunk of zeros is a file too: a missing file is always a loss.
-        "store_data_equal_to_fill_value": True,
-    }
+def write_headers(
+    directory: Path, arrays: ArrayLayout, *, rows: int, chunk_rows: int
+) -> None:
+    """Write each array's ``zarr.json``, by which other programs read it; we do not."""
+    for name, (dtype, width) in arrays.items():
+        tail = [] if width is None else [width]
+        header: dict[str, Any] = {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": [rows, *tail],
+            "data_type": dtype,
+            "chunk_grid": {
+                "name": "regular",
+                "configuration": {"chunk_shape": [chunk_rows, *tail]},
+            },
+            "chunk_key_encoding": {"name": "default"},
+            "fill_value": 0,
+            "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
+        }
+        write_json(directory / name / "zarr.json", header)
 
 
-def create_arrays(directory: Path, arrays: ArrayLayout, *, chunk_rows: int) -> None:
-    """Create the arrays without rows, in the place of any of an unfinished beginning.
+def chunk_path(directory: Path, name: str, width: int | None, number: int) -> Path:
+    """Return where a chunk of an array lies."""
+    path = directory / name / "c" / str(number)
+    return path if width is None else path / "0"
+
+
+def write_chunk(
+    directory: Path,
+    arrays: ArrayLayout,
+    number: int,
+    values: Mapping[str, np.ndarray],
+    *,
+    chunk_rows: int,
+) -> dict[str, str]:
+    """Write chunk ``number`` of every array; the rows beyond those given are zeros.
+
+    Returns:
+      The hash of each array's rows.
 
     Raises:
       OSError: The disk is full or cannot be written.
     """
-    import tensorstore
-
+    hashes = {}
     for name, (dtype, width) in arrays.items():
-        tail = [] if width is None else [width]
-        with disk_errors(f"creating {directory / name}"):
-            tensorstore.open(
-                specification(directory, name),
-                create=True,
-                delete_existing=True,
-                dtype=dtype,
-                shape=[0, *tail],
-                chunk_layout=tensorstore.ChunkLayout(chunk_shape=[chunk_rows, *tail]),
-            ).result()
+        data = np.ascontiguousarray(values[name], little_endian(dtype)).tobytes()
+        size = chunk_rows * ITEM_BYTES[dtype] * (width or 1)
+        whole = data.ljust(size, b"\0")
+        path = chunk_path(directory, name, width, number)
+        write_whole(path, lambda temporary, whole=whole: temporary.write_bytes(whole))
+        hashes[name] = hashlib.sha256(data).hexdigest()
+    return hashes
 
 
-def open_arrays(directory: Path, arrays: ArrayLayout, *, write: bool) -> dict[str, Any]:
-    """Open every array, without a cache of chunks.
+def read_chunk(
+    directory: Path,
+    arrays: ArrayLayout,
+    name: str,
+    number: int,
+    *,
+    rows: int,
+    expected: str | None,
+) -> np.ndarray:
+    """Read the first ``rows`` rows of a chunk.
+
+    Args:
+      directory: The index's.
+      arrays: Its arrays.
+      name: Of the array.
+      number: Of the chunk.
+      rows: How many of its rows count.
+      expected: Their hash; None compares nothing.
 
     Raises:
-      ValueError: An array is missing or is not what the index says.
+      ValueError: The file is missing, cut or damaged; names it.
     """
-    import tensorstore
-
-    opened = {}
-    for name, (dtype, width) in arrays.items():
-        tail = () if width is None else (width,)
-        try:
-            array = tensorstore.open(
-                specification(directory, name),
-                open=True,
-                read=True,
-                write=write,
-                dtype=dtype,
-                rank=1 + len(tail),
-            ).result()
-        except ValueError as error:
-            raise ValueError(
-                f"{directory / name} is missing or damaged: build the index again in "
-                f"an empty directory ({error})"
-            ) from error
-        if tuple(array.shape[1:]) != tail:
-            raise ValueError(
-                f"{directory / name} has rows of shape {tuple(array.shape[1:])}, "
-                f"index.json says {tail}: build the index again in an empty directory"
-            )
-        opened[name] = array
-    return opened
-
-
-def write_rows(
-    opened: Mapping[str, Any], start: int, values: Mapping[str, np.ndarray], note: str
-) -> None:
-    """Write rows from number ``start`` on, and return when they are on the disk.
-
-    Raises:
-      OSError: The disk is full or cannot be written; the message ends with ``note``.
-    """
-    with disk_errors(note):
-        resized = {}
-        stop = start + len(values["ids"])
-        for name, array in opened.items():
-            shape = [max(stop, array.shape[0]), *array.shape[1:]]
-            resized[name] = array.resize(exclusive_max=shape, expand_only=True)
-        writes = [
-            future.result()[start:stop].write(values[name])
-            for name, future in resized.items()
-        ]
-        for write in writes:
-            write.result()
-
-
-@contextlib.contextmanager
-def disk_errors(note: str) -> Iterator[None]:
-    """Turn TensorStore's errors of the file system into an OSError with its number."""
+    dtype, width = arrays[name]
+    path = chunk_path(directory, name, width, number)
+    size = rows * ITEM_BYTES[dtype] * (width or 1)
     try:
-        yield
-    except ValueError as error:
-        code = re.search(r"os_error_code='(\d+)'", str(error))
-        if code is None:
-            raise
-        raise OSError(int(code[1]), f"{error}; {note}") from error
+        with path.open("rb") as file:
+            data = file.read(size)
+    except FileNotFoundError:
+        data = b""
+    found = hashlib.sha256(data).hexdigest()
+    if len(data) != size or expected not in (None, found):
+        raise ValueError(
+            f"{path} is damaged (its hash is not that of the rows that were written): "
+            f"restore the file, or build the index again in an empty directory"
+        )
+    shape = (rows,) if width is None else (rows, width)
+    return np.frombuffer(data, little_endian(dtype)).reshape(shape)
+
+
+def little_endian(dtype: str) -> np.dtype:
+    """Return the dtype as it lies on disk."""
+    return jnp.dtype(dtype).newbyteorder("<")
 
 
 def check_chunks(
@@ -147,8 +149,7 @@ def check_chunks(
     for name, (dtype, width) in arrays.items():
         size = chunk_rows * ITEM_BYTES[dtype] * (width or 1)
         for number in range(-(-rows // chunk_rows)):
-            file = directory / name / "c" / str(number)
-            file = file if width is None else file / "0"
+            file = chunk_path(directory, name, width, number)
             found = file.stat().st_size if file.is_file() else None
             if found != size:
                 last = min(rows, (number + 1) * chunk_rows) - 1

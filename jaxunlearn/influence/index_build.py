@@ -1,6 +1,7 @@
 """Building an index: resumable after a kill, and open to more rows later."""
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import provenance
+from jaxunlearn.files import LOCK, WRITING, sweep
 from jaxunlearn.gradients.projections import (
     Block,
     Matrices,
@@ -23,6 +25,7 @@ from jaxunlearn.influence.index import (
     Part,
     check_dtype,
     checked_layout,
+    chunk_of,
     read_description,
     refuse_differences,
     save_matrices,
@@ -30,10 +33,10 @@ from jaxunlearn.influence.index import (
 )
 from jaxunlearn.influence.index_arrays import (
     check_chunks,
-    create_arrays,
-    open_arrays,
-    write_rows,
+    write_chunk,
+    write_headers,
 )
+from jaxunlearn.influence.index_query import stored_ids
 from jaxunlearn.influence.index_rows import encode
 from jaxunlearn.types import Batch
 
@@ -113,11 +116,10 @@ def build_index(
     )
     ids = all_ids(batches)
     if (wanted.directory / DESCRIPTION).is_file():
-        index = taken_up(wanted, resume=resume, append=append)
+        index = taken_up(wanted, matrices, resume=resume, append=append)
     else:
         index = begun(wanted, matrices)
-    opened = open_arrays(index.directory, index.arrays, write=True)
-    held = opened["ids"][: index.rows].read().result()
+    held = stored_ids(index)
     start = index.parts[-1].start
     refuse_repeated(np.concatenate([held[:start], ids]), index.directory)
     done = held[start:]
@@ -134,39 +136,76 @@ def build_index(
             name: np.asarray(value)[: len(chunk)]
             for name, value in stored._asdict().items()
         }
-        note = (
-            f"{index.directory} keeps its first {index.rows} rows: make room, and the "
-            f"same call goes on from there"
-        )
-        write_rows(opened, index.rows, values | {"ids": chunk_ids}, note)
-        index = dataclasses.replace(index, rows=index.rows + len(chunk))
-        write_description(index)
+        index = with_rows(index, values | {"ids": chunk_ids})
         if progress is not None:
             progress(index.rows, total)
     if not index.complete:
+        write_headers(
+            index.directory, index.arrays, rows=index.rows, chunk_rows=chunk_rows
+        )
         index = dataclasses.replace(index, complete=True)
         write_description(index)
+    return index
+
+
+def with_rows(index: Index, values: Mapping[str, np.ndarray]) -> Index:
+    """Return the index with more rows, which are on the disk; all in one chunk file.
+
+    Raises:
+      ValueError: The rows that the file holds already are damaged.
+      OSError: The disk is full: the index is what it was.
+    """
+    number, filled = divmod(index.rows, index.chunk_rows)
+    if filled:
+        values = {
+            name: np.concatenate([chunk_of(index, name, number), new])
+            for name, new in values.items()
+        }
+    try:
+        written = write_chunk(
+            index.directory, index.arrays, number, values, chunk_rows=index.chunk_rows
+        )
+        index = dataclasses.replace(
+            index,
+            rows=number * index.chunk_rows + len(values["ids"]),
+            hashes={
+                name: (*index.hashes.get(name, ())[:number], digest)
+                for name, digest in written.items()
+            },
+        )
+        write_description(index)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{error.strerror}: {index.directory} keeps its first {index.rows} rows: "
+            f"make room, and the same call goes on from there",
+        ) from error
     return index
 
 
 def begun(wanted: Index, matrices: Matrices | None) -> Index:
     """Make an empty index; it is one once ``index.json`` stands."""
     wanted.directory.mkdir(parents=True, exist_ok=True)
-    ours = {*wanted.arrays, DESCRIPTION + ".tmp", MATRICES, MATRICES + ".tmp"}
-    foreign = sorted(f.name for f in wanted.directory.iterdir() if f.name not in ours)
+    foreign = sorted(
+        file.name
+        for file in wanted.directory.iterdir()
+        if file.name != LOCK and not file.name.startswith(WRITING)
+    )
     if foreign:
         raise ValueError(
             f"{wanted.directory} holds other files ({', '.join(foreign[:3])}) and no "
             f"index: choose a directory of its own for the index"
         )
-    create_arrays(wanted.directory, wanted.arrays, chunk_rows=wanted.chunk_rows)
+    wanted = dataclasses.replace(wanted, hashes=dict.fromkeys(wanted.arrays, ()))
+    write_description(wanted)
     if matrices is not None:
         save_matrices(wanted.directory, matrices)
-    write_description(wanted)
     return wanted
 
 
-def taken_up(wanted: Index, *, resume: bool, append: bool) -> Index:
+def taken_up(
+    wanted: Index, matrices: Matrices | None, *, resume: bool, append: bool
+) -> Index:
     """Return the index that is there, with a new part if other data are appended."""
     if not resume:
         raise ValueError(
@@ -183,6 +222,21 @@ def taken_up(wanted: Index, *, resume: bool, append: bool) -> Index:
     check_chunks(
         index.directory, index.arrays, rows=index.rows, chunk_rows=index.chunk_rows
     )
+    sweep(index.directory)
+    if matrices is not None and not (index.directory / MATRICES).is_file():
+        save_matrices(index.directory, matrices)
+    if not index.hashes:  # an earlier version's, which stays unchecked this once
+        count = -(-index.rows // index.chunk_rows)
+        index = dataclasses.replace(
+            index,
+            hashes={
+                name: tuple(
+                    hashlib.sha256(chunk_of(index, name, i).tobytes()).hexdigest()
+                    for i in range(count)
+                )
+                for name in index.arrays
+            },
+        )
     data_hash = wanted.parts[0].data_hash
     if index.parts[-1].data_hash == data_hash:
         return index

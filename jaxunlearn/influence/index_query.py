@@ -6,6 +6,7 @@ example lowered the query's loss (a proponent).
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,8 +16,7 @@ import numpy as np
 
 from jaxunlearn.files import write_whole
 from jaxunlearn.gradients.projections import Block
-from jaxunlearn.influence.index import Index
-from jaxunlearn.influence.index_arrays import open_arrays
+from jaxunlearn.influence.index import Index, chunk_of
 from jaxunlearn.influence.index_rows import decode
 
 Precondition = Callable[[np.ndarray], np.ndarray]
@@ -55,31 +55,57 @@ def stored_chunks(index: Index, rows_at_a_time: int) -> Iterator[Chunk]:
     """
     if rows_at_a_time < 1:
         raise ValueError(f"rows_at_a_time={rows_at_a_time}: must be at least 1")
-    opened = open_arrays(index.directory, index.arrays, write=False)
     size = min(rows_at_a_time, index.rows)
-    starts = list(range(0, index.rows, size)) if size else []
+    # Those that two readings share, or that one is in: each file is hashed once.
+    held = functools.lru_cache(maxsize=2 * len(index.arrays))(
+        functools.partial(chunk_of, index)
+    )
 
-    def begin(start: int) -> dict:
+    def read_from(start: int) -> dict[str, np.ndarray]:
         stop = min(start + size, index.rows)
-        return {name: array[start:stop].read() for name, array in opened.items()}
+        numbers = range(start // index.chunk_rows, -(-stop // index.chunk_rows))
+        first = start - numbers[0] * index.chunk_rows
+        return {
+            name: np.concatenate([held(name, number) for number in numbers])[
+                first : first + stop - start
+            ]
+            for name in index.arrays
+        }
 
-    ahead = begin(0) if starts else {}
+    starts = list(range(0, index.rows, size)) if size else []
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        for start, read in zip(starts, ahead(reader, read_from, starts), strict=True):
+            yield filled(start, size, read)
+
+
+def ahead(
+    reader: ThreadPoolExecutor, read: Callable[[int], dict], starts: Sequence[int]
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yield ``read`` of each start, the next one under way."""
+    waiting = None
     for start in starts:
-        read = {name: future.result() for name, future in ahead.items()}
-        ahead = begin(start + size) if start + size < index.rows else {}
-        count = len(read["ids"])
-        read.setdefault("scales", np.zeros((count, 0), np.float32))
-        if count < size:
-            fill = {"ids": -1}
-            read = {
-                name: np.pad(
-                    value,
-                    [(0, size - count)] + [(0, 0)] * (value.ndim - 1),
-                    constant_values=fill.get(name, 0),
-                )
-                for name, value in read.items()
-            }
-        yield Chunk(start, count, **read)
+        before, waiting = waiting, reader.submit(read, start)
+        if before is not None:
+            yield before.result()
+    if waiting is not None:
+        yield waiting.result()
+
+
+def filled(start: int, size: int, read: dict[str, np.ndarray]) -> Chunk:
+    """Return what was read as a chunk of ``size`` rows."""
+    count = len(read["ids"])
+    read.setdefault("scales", np.zeros((count, 0), np.float32))
+    if count < size:
+        fill = {"ids": -1}
+        read = {
+            name: np.pad(
+                value,
+                [(0, size - count)] + [(0, 0)] * (value.ndim - 1),
+                constant_values=fill.get(name, 0),
+            )
+            for name, value in read.items()
+        }
+    return Chunk(start, count, **read)
 
 
 @functools.partial(jax.jit, static_argnames=("layout", "cosine"))
@@ -230,22 +256,29 @@ def all_scores(
 
 def stored_ids(index: Index) -> np.ndarray:
     """Return the examples' ids in the order of the rows, int32[n]."""
-    arrays = {"ids": index.arrays["ids"]}
-    opened = open_arrays(index.directory, arrays, write=False)
-    return opened["ids"][: index.rows].read().result()
+    chunks = range(-(-index.rows // index.chunk_rows))
+    found = [chunk_of(index, "ids", number) for number in chunks]
+    return np.concatenate([np.zeros(0, np.int32), *found])
 
 
 def read_rows(index: Index, positions: Sequence[int] | np.ndarray) -> np.ndarray:
     """Return the rows at ``positions`` (places, not ids) as float32[n,k]."""
-    opened = open_arrays(index.directory, index.arrays, write=False)
     chosen = np.asarray(positions, np.int64)
     if chosen.size and not (0 <= chosen.min() and chosen.max() < index.rows):
         raise ValueError(
             f"positions run from {chosen.min()} to {chosen.max()}: the index has rows "
             f"0 to {index.rows - 1}"
         )
-    names = [name for name in ("rows", "scales") if name in opened]
-    read = {name: opened[name][chosen].read().result() for name in names}
+    numbers, places = np.divmod(chosen, index.chunk_rows)
+    read = {
+        name: np.zeros((len(chosen), width or 0), jnp.dtype(dtype))
+        for name, (dtype, width) in index.arrays.items()
+        if name in ("rows", "scales")
+    }
+    for name, values in read.items():
+        for number in np.unique(numbers):
+            here = numbers == number
+            values[here] = chunk_of(index, name, int(number))[places[here]]
     scales = read.get("scales", np.zeros((len(chosen), 0), np.float32))
     return np.asarray(
         decode(jnp.asarray(read["rows"]), jnp.asarray(scales), index.layout)

@@ -29,7 +29,7 @@ from jaxunlearn.files import (
 )
 from jaxunlearn.models.gpt2 import GPT2, GPT2Config
 from jaxunlearn.provenance import data_hash, params_hash, versions
-from jaxunlearn.sealed import read_sealed, write_sealed
+from jaxunlearn.sealed import read_sealed, typed, write_sealed
 from jaxunlearn.training import checkpoints
 from jaxunlearn.training.recipe import Recipe
 from jaxunlearn.training.recorder import Recording, recorded_mask
@@ -247,10 +247,9 @@ def read_description(directory: Path) -> Description:
     """
     return read_sealed(
         directory / DESCRIPTION,
-        Description,
+        lambda found: typed(found, Description, later=("format",)),
         remedy="restore it or train again into a new --out",
         unsealed=lambda found: "format" not in found,
-        later=("format",),
     )
 
 
@@ -270,7 +269,7 @@ def check_model(run: Run, params: Params) -> None:
     """
     path = run.directory / TRAINED
     if path.exists():
-        told = read_sealed(path, dict[str, str], remedy="train again into a new --out")
+        told = read_sealed(path, remedy="train again into a new --out")
         if told.get("params_sha256") != params_hash(params):
             raise ValueError(
                 f"the model is not the one that run={run.directory} ended with (the "

@@ -4,12 +4,14 @@ import os
 
 import numpy as np
 import pytest
+import tensorstore
 
 from jaxunlearn.gradients.kronecker_projections import matrices_hash
 from jaxunlearn.gradients.projections import Block, Projection
 from jaxunlearn.influence.index import open_index, read_matrices
 from jaxunlearn.influence.index_build import build_index
-from jaxunlearn.influence.index_query import read_rows
+from jaxunlearn.influence.index_query import read_rows, stored_chunks, stored_ids
+from jaxunlearn.sealed import UncheckedWarning
 
 LAYOUT = (Block("a", 0, 8), Block("b", 8, 8), Block("c", 16, 3))
 WIDTH = 19
@@ -93,12 +95,24 @@ def test_a_damaged_index_is_refused(tmp_path):
     for cut in (0, 1, len(text) // 2, len(text) - 3):
         path.write_text(text[:cut])
         refused(r"index.json is damaged .*build the index again")
-    path.write_text(json.dumps(json.loads(text) | {"format_version": 9}))
-    refused("format_version 9, this version of jaxunlearn reads 1")
+    for change, message in (
+        ({"format_version": 9}, "format_version 9, this version of jaxunlearn reads 1"),
+        ({"rows": None}, "index.json is damaged .*rows is null, not a whole number"),
+        ({"rows": 39}, "index.json is damaged .*it was edited"),
+        ({"rows": 10**15}, "index.json is damaged .*hashes are not those"),
+        ({"chunk_rows": 0}, "index.json is damaged .*chunk_rows=0"),
+        ({"layout": [["a", 0, 8], ["b", 9, 8]]}, "does not begin at 8"),
+        ({"layout": [["a", 0]]}, r"layout\[0\] is .*, not a list of 3"),
+        ({"about": {"layers": "(/?.*)*X"}}, "index.json is damaged .*it was edited"),
+        ({"dtype": "int4"}, "dtype='int4': one of"),
+        ({"row": 3}, r"row is no field \(meant: rows"),
+    ):
+        path.write_text(json.dumps(json.loads(text) | change))
+        refused(message)
     held = json.loads(text)
     del held["rows"]
     path.write_text(json.dumps(held))
-    refused("index.json is damaged .*rows")
+    refused("index.json is damaged .*the field rows is missing")
     path.write_text(text)
     chunk = tmp_path / "rows" / "c" / "2" / "0"
     whole = chunk.read_bytes()
@@ -109,9 +123,97 @@ def test_a_damaged_index_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"rows/c/2/0 is missing"):
         build(tmp_path)
     chunk.write_bytes(whole)
-    os.remove(tmp_path / "norms" / "zarr.json")
-    refused("norms is missing or damaged")
-    assert index.rows == 40
+    assert open_index(tmp_path, model_hash="model") == index
+
+
+def use(directory):
+    """All that a query reads of an index, as bytes."""
+    index = open_index(directory, model_hash="model")
+    (chunk,) = stored_chunks(index, 100)
+    matrices = read_matrices(index) or {}
+    parts = [*chunk[2:], stored_ids(index), read_rows(index, range(index.rows))]
+    parts += [side for name in sorted(matrices) for side in matrices[name]]
+    return [np.asarray(part).tobytes() for part in parts]
+
+
+@pytest.mark.parametrize("dtype", ["int8", "bfloat16", "float32"])
+def test_every_flipped_bit_is_found_and_named_or_changes_nothing(tmp_path, dtype):
+    matrices = {"a": (np.eye(4, 2, dtype=np.float32), np.eye(4, dtype=np.float32))}
+    projection = Projection(
+        dimensions=(2, 4), distribution="pca", matrices_hash=matrices_hash(matrices)
+    )
+    build(tmp_path, projection=projection, matrices=matrices, dtype=dtype)
+    whole, rng, found = use(tmp_path), np.random.default_rng(0), 0
+    for name, data in contents(tmp_path).items():
+        for bit in rng.choice(8 * len(data), 12):
+            flipped = bytearray(data)
+            flipped[bit // 8] ^= 1 << int(bit) % 8
+            (tmp_path / name).write_bytes(flipped)
+            try:
+                assert use(tmp_path) == whole, (name, bit)
+            except ValueError as error:
+                found += str(tmp_path / name) in str(error)
+                continue
+            assert "zarr.json" in name or name == "projection.npz", (name, bit)
+            found += 1
+        (tmp_path / name).write_bytes(data)
+    assert found == 12 * len(contents(tmp_path))
+
+
+def test_a_damaged_chunk_is_not_blessed_by_rows_that_are_added(tmp_path):
+    build(tmp_path, ROWS[:20])
+    chunk = tmp_path / "rows" / "c" / "2" / "0"
+    data = bytearray(chunk.read_bytes())
+    data[5] ^= 1
+    chunk.write_bytes(data)
+    more = [{"index": np.arange(20, 40), "rows": ROWS[20:]}]
+    with pytest.raises(ValueError, match="rows/c/2/0 is damaged"):
+        build_index(
+            tmp_path,
+            lambda batch: batch["rows"],
+            more,
+            model_hash="model",
+            data_hash="more",
+            projection=Projection(seed=3),
+            layout=LAYOUT,
+            chunk_rows=8,
+            append=True,
+        )
+
+
+def test_an_index_without_hashes_is_read_and_continued_with_a_warning(tmp_path):
+    index = build(tmp_path)
+    path = tmp_path / "index.json"
+    held = json.loads(path.read_text())
+    del held["hashes"], held["sha256"]
+    path.write_text(json.dumps(held | {"format_version": 1}))
+    with pytest.warns(UncheckedWarning, match="index.json was written without hashes"):
+        old = open_index(tmp_path, model_hash="model")
+    assert old == dataclasses.replace(index, hashes={})
+    assert np.array_equal(read_rows(old, range(40)), read_rows(index, range(40)))
+    with pytest.warns(UncheckedWarning):
+        again = build(tmp_path, np.concatenate([ROWS, ROWS[:3]]))
+    assert again.hashes["rows"][:5] == index.hashes["rows"]
+    assert open_index(tmp_path, model_hash="model") == again
+
+
+def test_other_programs_read_the_arrays(tmp_path):
+    index = build(tmp_path, dtype="bfloat16")
+    for name in index.arrays:
+        path = f"{tmp_path / name}/"
+        array = tensorstore.open(
+            {"driver": "zarr3", "kvstore": {"driver": "file", "path": path}}
+        ).result()
+        (chunk,) = stored_chunks(index, 100)
+        assert array[:].read().result().tobytes() == getattr(chunk, name).tobytes()
+
+
+@pytest.mark.parametrize("name", ["a[x]", "a\\b", "50%20", "a*?", "~", "-v", "Ñ ü"])
+def test_a_folder_may_have_any_name(tmp_path, name):
+    build(tmp_path / name)
+    build(tmp_path / "plain")
+    assert contents(tmp_path / name) == contents(tmp_path / "plain")
+    assert use(tmp_path / name) == use(tmp_path / "plain")
 
 
 def test_a_chunk_of_zeros_is_no_loss(tmp_path):
