@@ -10,16 +10,33 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from jaxunlearn.data import TokenizedData
-from jaxunlearn.files import write_json
 from jaxunlearn.models.gpt2 import GPT2
 from jaxunlearn.provenance import versions
+from jaxunlearn.sealed import read_sealed, typed, write_sealed
 from jaxunlearn.training import checkpoints
 from jaxunlearn.training.recipe import Recipe
 from jaxunlearn.types import Params
 
 DESCRIPTION = "retraining.json"
+FORMAT = 2
+"""Of retraining.json; the first had no seal."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Described:
+    """What retraining.json says: :func:`describe`, and of which starts and versions."""
+
+    model: str
+    config: dict[str, Any]
+    recipe: dict[str, Any]
+    data_sha256: str
+    forget: list[int]
+    start_sha256: dict[str, str]
+    versions: dict[str, str]
+    format: int = 1
 
 
 def describe(
@@ -63,15 +80,14 @@ def claim(directory: Path, described: dict, starts: Mapping[str, str]) -> None:
     path = directory / DESCRIPTION
     known: dict[str, str] = {}
     if path.exists():
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            known = dict(found["start_sha256"])
-            other = [name for name in described if found[name] != described[name]]
-        except (ValueError, LookupError, TypeError) as error:
-            raise ValueError(
-                f"{path} is damaged ({type(error).__name__}: {error}): restore it, or "
-                f"delete the folder to train its models again"
-            ) from error
+        found = read_sealed(
+            path,
+            lambda found: typed(found, Described, later=("format",)),
+            remedy="restore it, or delete the folder to train its models again",
+            unsealed=lambda found: "format" not in found,
+        )
+        known = dict(found.start_sha256)
+        other = [k for k in described if getattr(found, k) != described[k]]
         both = known.keys() & starts.keys()
         shared = ["every seed" in names for names in (known, starts)]
         if shared[0] != shared[1] or any(known[x] != starts[x] for x in both):
@@ -88,7 +104,7 @@ def claim(directory: Path, described: dict, starts: Mapping[str, str]) -> None:
         )
     if not starts.keys() <= known.keys():
         content = {**described, "start_sha256": {**known, **starts}}
-        write_json(path, {**content, "versions": versions()})
+        write_sealed(path, {**content, "versions": versions(), "format": FORMAT})
 
 
 def finished(directory: Path, seed: int) -> bool:

@@ -2,7 +2,6 @@
 
 import json
 import operator
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn.files import write_arrays
+from jaxunlearn.files import parse_json, read_arrays, write_arrays
 from jaxunlearn.tree import named_leaves, scaled
 from jaxunlearn.types import Batch, Params
 
@@ -122,12 +121,11 @@ def write(path: Path, total: Params, done: int, fingerprint: Mapping) -> None:
 
 def read(path: Path, fingerprint: Mapping) -> Saved:
     """Return what a file holds, if it was written for the same work."""
+    arrays = read_arrays(path, remedy="delete it, or name another state_path")
     try:
-        with path.open("rb") as file, np.load(file) as archive:
-            arrays = dict(archive)
-        theirs = json.loads(str(arrays.pop("fingerprint")))
+        theirs = parse_json(str(arrays.pop("fingerprint")))
         done = int(arrays.pop("done"))
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError) as error:
         raise ValueError(
             f"{path} is no saved sum ({error}): delete it, or name another state_path"
         ) from error

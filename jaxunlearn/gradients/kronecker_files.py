@@ -5,13 +5,12 @@ An ``.npz`` of ``bases/<matrix>/left|right``, ``eigenvalues/<matrix>``, ``weight
 """
 
 import json
-import zipfile
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn.files import write_arrays
+from jaxunlearn.files import parse_json, read_arrays, write_arrays
 from jaxunlearn.gradients.kronecker import KroneckerFactors
 from jaxunlearn.gradients.kronecker_layout import Matrix
 from jaxunlearn.gradients.kronecker_moments import Basis
@@ -56,12 +55,11 @@ def load_factors(path: Path | str, params: Params) -> KroneckerFactors:
       ValueError: The file holds no factors, or those of other parameters.
     """
     path = Path(path)
+    arrays = read_arrays(path, remedy="fit them again")
     try:
-        with path.open("rb") as file, np.load(file) as archive:
-            arrays = dict(archive)
-        about = json.loads(str(arrays.pop("about")))
+        about = parse_json(str(arrays.pop("about")))
         matrices = tuple(Matrix(**read(entry)) for entry in about["matrices"])
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} holds no Kronecker factors ({error}): fit them again"
         ) from error

@@ -1,13 +1,13 @@
 """What influence scores are, with all that is needed to read them; and their file."""
 
 import dataclasses
-import json
-import os
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
+
+from jaxunlearn.files import json_text, parse_json, read_arrays, write_arrays
+from jaxunlearn.sealed import typed
 
 SIGN = (
     "positive: a proponent, training on the example lowered the query's loss; "
@@ -54,6 +54,20 @@ class InfluenceScores:
     directions: dict[str, Any] | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Described:
+    """What a file of scores says beside its arrays."""
+
+    format: int
+    method: str
+    coverage: dict[str, Any]
+    curvature: str
+    damping: Any
+    notes: tuple[str, ...]
+    sign: str
+    provenance: dict[str, Any] | None = None
+
+
 def save_scores(path: Path | str, found: InfluenceScores) -> None:
     """Write scores to an ``.npz``, under a temporary name and then renamed.
 
@@ -79,14 +93,7 @@ def save_scores(path: Path | str, found: InfluenceScores) -> None:
         arrays["by_token"] = found.by_token
     for kind, parts in (("layer", found.by_layer), ("group", found.groups)):
         arrays |= {f"{kind}:{name}": part for name, part in (parts or {}).items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, description=json.dumps(description), **arrays)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_arrays(path, {"description": json_text(description), **arrays})
 
 
 def load_scores(path: Path | str) -> InfluenceScores:
@@ -99,16 +106,17 @@ def load_scores(path: Path | str) -> InfluenceScores:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"scores={path}: no such file")
+    arrays = read_arrays(path, remedy="score again")
     try:
-        with path.open("rb") as opened, np.load(opened) as file:
-            arrays = {name: file[name] for name in file.files}
-        description = json.loads(str(arrays.pop("description")))
-    except (KeyError, ValueError, OSError, EOFError, BadZipFile) as error:
+        text = str(arrays.pop("description"))
+        told = typed(parse_json(text), Described, later=("provenance",))
+        scores, index = arrays["scores"], arrays["index"]
+    except (KeyError, ValueError) as error:
         raise ValueError(f"{path} is no file of influence scores: {error}") from error
-    if description["format"] > FORMAT:
+    if told.format > FORMAT:
         raise ValueError(
-            f"{path} has format {description['format']}; this version reads up to "
-            f"{FORMAT}: update jaxunlearn"
+            f"{path} has format {told.format}; this version reads up to {FORMAT}: "
+            f"update jaxunlearn"
         )
 
     def parts(kind: str) -> dict[str, np.ndarray] | None:
@@ -120,16 +128,16 @@ def load_scores(path: Path | str) -> InfluenceScores:
         return chosen or None
 
     return InfluenceScores(
-        scores=arrays["scores"],
-        method=description["method"],
-        coverage=description["coverage"],
-        curvature=description["curvature"],
-        damping=description["damping"],
-        notes=tuple(description["notes"]),
-        index=arrays["index"],
+        scores=scores,
+        method=told.method,
+        coverage=told.coverage,
+        curvature=told.curvature,
+        damping=told.damping,
+        notes=told.notes,
+        index=index,
         by_layer=parts("layer"),
         by_token=arrays.get("by_token"),
         groups=parts("group"),
-        sign=description["sign"],
-        provenance=description.get("provenance"),
+        sign=told.sign,
+        provenance=told.provenance,
     )

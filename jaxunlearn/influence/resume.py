@@ -7,7 +7,6 @@ the sweeps over the training data, ``<name>-<number>.npz`` for every few batches
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import tree
-from jaxunlearn.files import write_arrays, write_json
+from jaxunlearn.files import LOCK, WRITING, finite, read_arrays, write_arrays
 from jaxunlearn.influence.inverses import Inverted
 from jaxunlearn.influence.work import Work
 from jaxunlearn.provenance import params_hash
+from jaxunlearn.sealed import read_sealed, write_sealed
 from jaxunlearn.types import Batch
 
 GROUP = 16
@@ -28,6 +28,8 @@ GROUP = 16
 
 DESCRIPTION = "run.json"
 FORMAT = 1
+
+REMEDY = "delete it, and it is computed again"
 
 
 def open_state(directory: Path, fingerprint: Mapping[str, Any]) -> None:
@@ -37,32 +39,40 @@ def open_state(directory: Path, fingerprint: Mapping[str, Any]) -> None:
       ValueError: It is of another run, damaged, or no such directory at all.
     """
     path = directory / DESCRIPTION
-    ours = json.loads(json.dumps(dict(fingerprint), default=float))
+    ours = finite(json.loads(json.dumps(dict(fingerprint), default=float)))
     if not path.is_file():
-        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        if directory.exists() and (not directory.is_dir() or any(held(directory))):
             raise ValueError(
                 f"state={directory} is there and holds no scoring run ({DESCRIPTION} "
                 f"is missing): delete it, or give another directory"
             )
-        write_json(path, ours)
+        write_sealed(path, ours)
         return
-    try:
-        theirs = json.loads(path.read_text(encoding="utf-8"))
-        differing = sorted(
-            name
-            for name in theirs.keys() | ours.keys()
-            if theirs.get(name) != ours.get(name)
-        )
-    except (ValueError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is damaged ({error}): delete that folder and score again"
-        ) from error
+    theirs = read_sealed(
+        path,
+        remedy="delete that folder and score again",
+        unsealed=lambda found: True,  # as earlier versions wrote it
+    )
+    differing = sorted(
+        name
+        for name in theirs.keys() | ours.keys()
+        if theirs.get(name) != ours.get(name)
+    )
     if differing:
         raise ValueError(
             f"{directory} holds finished parts of another run (its "
             f"{', '.join(differing)} differ): delete that folder, or score into "
             f"another place"
         )
+
+
+def held(directory: Path) -> list[Path]:
+    """Return what stands in a folder, without locks and what killed writers left."""
+    return [
+        path
+        for path in directory.iterdir()
+        if path.name != LOCK and not path.name.startswith(WRITING)
+    ]
 
 
 def fingerprint_of(work: Work, **asked: Any) -> dict[str, Any]:
@@ -127,7 +137,7 @@ def swept(
         if work.state is not None:
             path = work.state / f"{name}-{start // GROUP:06d}.npz"
         if path is not None and path.is_file():
-            found = read_arrays(path)
+            found = read_arrays(path, remedy=REMEDY)
             leaves = [found[str(i)] for i in range(len(found) - 1)]
             names = json.loads(str(found["names"]))
             part = leaves[0] if names is None else dict(zip(names, leaves, strict=True))
@@ -150,7 +160,7 @@ def kept_directions(work: Work, invert: Callable[[], Inverted]) -> Inverted:
         return invert()
     path = work.state / "directions.npz"
     if path.is_file():
-        arrays = read_arrays(path)
+        arrays = read_arrays(path, remedy=REMEDY)
         told = json.loads(str(arrays.pop("told")))
         return Inverted(
             {name: jnp.asarray(value) for name, value in arrays.items()},
@@ -167,18 +177,3 @@ def kept_directions(work: Work, invert: Callable[[], Inverted]) -> Inverted:
     leaves = {name: np.asarray(x) for name, x in tree.named_leaves(found.directions)}
     write_arrays(path, {"told": json.dumps(told), **leaves})
     return found
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read what :func:`files.write_arrays` wrote.
-
-    Raises:
-      ValueError: The file is damaged.
-    """
-    try:
-        with path.open("rb") as file, np.load(file) as archive:
-            return dict(archive)
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path} is damaged ({error}): delete it, and it is computed again"
-        ) from error

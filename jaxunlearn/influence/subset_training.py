@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn.files import write_arrays
+from jaxunlearn.files import read_arrays, write_arrays
 
 WeightedRun = Callable[[jax.Array, jax.Array], jax.Array]
 """``train(weights float32[N], seed int32[]) -> outcomes float32[Q]``, pure."""
@@ -132,13 +132,14 @@ def finished_outcomes(path: Path, digest: str) -> list[np.ndarray]:
     """Return the outcomes in the file, of the first so many models; [] without file."""
     if not path.exists():
         return []
-    with np.load(path) as stored:
-        if str(stored["digest"]) != digest:
-            raise ValueError(
-                f"path={str(path)!r} holds outcomes of another program, data, weights "
-                f"or seeds: name another file, or remove it"
-            )
-        return list(stored["outcomes"])
+    remedy = "name another file, or remove it"
+    stored = read_arrays(path, remedy=remedy)
+    if stored.keys() != {"digest", "outcomes"} or str(stored["digest"]) != digest:
+        raise ValueError(
+            f"path={str(path)!r} holds outcomes of another program, data, weights "
+            f"or seeds: {remedy}"
+        )
+    return list(stored["outcomes"])
 
 
 def write_outcomes(path: Path, digest: str, outcomes: np.ndarray) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxunlearn.files import write_arrays
+from jaxunlearn.files import parse_json, read_arrays, write_arrays
 from jaxunlearn.influence.result import SIGN
-from jaxunlearn.influence.resume import read_arrays
+from jaxunlearn.sealed import typed
 
 FORMAT = 1
 
@@ -53,6 +53,18 @@ class InfluenceTrack:
     def signs(self) -> dict[str, str]:
         """How to read the sign of each method's scores."""
         return {k: CURVATURE_SIGN if k == "hvp" else SIGN for k in self.scores}
+
+
+@dataclasses.dataclass(frozen=True)
+class Described:
+    """What a track's file says beside its arrays."""
+
+    format: int
+    groups: tuple[str, ...]
+    coverage: dict[str, Any]
+    solvers: dict[str, tuple[dict[str, Any], ...]]
+    signs: dict[str, str]
+    hashes: tuple[str, ...]
 
 
 SERIES = ("losses", "query_losses", "gradient_norms")
@@ -124,17 +136,21 @@ def load_track(path: Path | str) -> InfluenceTrack:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"track={path}: no such file")
-    arrays = read_arrays(path)
+    remedy = "follow the influence again"
+    arrays = read_arrays(path, remedy=remedy)
     missing = {"description", "index", *SERIES} - arrays.keys()
     if missing:
         raise ValueError(
             f"{path} is no influence track: it has no {', '.join(sorted(missing))}"
         )
-    description = json.loads(str(arrays.pop("description")))
-    if description["format"] > FORMAT:
+    try:
+        told = typed(parse_json(str(arrays.pop("description"))), Described)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): {remedy}") from error
+    if told.format > FORMAT:
         raise ValueError(
-            f"{path} has format {description['format']}; this version reads up to "
-            f"{FORMAT}: update jaxunlearn"
+            f"{path} has format {told.format}; this version reads up to {FORMAT}: "
+            f"update jaxunlearn"
         )
     return InfluenceTrack(
         scores={
@@ -143,8 +159,8 @@ def load_track(path: Path | str) -> InfluenceTrack:
             if name.startswith("score:")
         },
         **{name: arrays[name] for name in (*SERIES, "index")},
-        groups=tuple(description["groups"]),
-        coverage=description["coverage"],
-        solvers={k: tuple(v) for k, v in description["solvers"].items()},
-        hashes=tuple(description["hashes"]),
+        groups=told.groups,
+        coverage=dict(told.coverage),
+        solvers=dict(told.solvers),
+        hashes=told.hashes,
     )
