@@ -170,13 +170,9 @@ def typed(value: Any, wanted: Any, where: str = "", later: Collection[str] = ())
     if dataclasses.is_dataclass(wanted):
         return dataclass_of(value, wanted, where, later)
     if isinstance(wanted, type) and hasattr(wanted, "_fields"):
-        hints = typing.get_type_hints(wanted)
-        return wanted(*typed(value, tuple[tuple(hints.values())], where))
+        return wanted(*items_of(value, typing.get_type_hints(wanted).values(), where))
     if origin is tuple and inner[-1:] != (...,):
-        if not isinstance(value, list) or len(value) != len(inner):
-            refuse(value, where, f"a list of {len(inner)}")
-        pairs = enumerate(zip(value, inner, strict=True))
-        return tuple(typed(x, kind, f"{where}[{i}]") for i, (x, kind) in pairs)
+        return items_of(value, inner, where)
     if origin in (tuple, list):
         if not isinstance(value, list):
             refuse(value, where, "a list")
@@ -193,6 +189,14 @@ def typed(value: Any, wanted: Any, where: str = "", later: Collection[str] = ())
 
 
 NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+def items_of(value: Any, wanted: Collection[Any], where: str) -> tuple:
+    """Return a list of JSON as a tuple, each item as its own type."""
+    if not isinstance(value, list) or len(value) != len(wanted):
+        refuse(value, where, f"a list of {len(wanted)}")
+    pairs = enumerate(zip(value, wanted, strict=True))
+    return tuple(typed(x, kind, f"{where}[{i}]") for i, (x, kind) in pairs)
 
 
 def dataclass_of(value: Any, wanted: Any, where: str, later: Collection[str]) -> Any:

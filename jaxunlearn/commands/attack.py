@@ -11,9 +11,10 @@ from typing import Any
 from jaxunlearn.commands.attack_inputs import Inputs, prepare
 from jaxunlearn.commands.console import console, working
 from jaxunlearn.commands.influence_inputs import check_output
-from jaxunlearn.files import write_json
+from jaxunlearn.files import locked_file
 from jaxunlearn.provenance import versions
 from jaxunlearn.report import console_table
+from jaxunlearn.sealed import read_sealed, write_sealed
 
 FORMAT = "jaxunlearn attack"
 LEVEL = 0.95
@@ -127,11 +128,22 @@ def attack(options: Options) -> int:
         if lacking[name] is not None:
             raise ValueError(f"--attacks {name} {lacking[name]}")
     wanted = [n for n in ATTACKS if lacking[n] is None and n in (named or ATTACKS)]
+    with locked_file(options.out):
+        return attacked(options, inputs, wanted, lacking)
+
+
+def attacked(
+    options: Options,
+    inputs: Inputs,
+    wanted: list[str],
+    lacking: dict[str, str | None],
+) -> int:
+    """Run the attacks that are not in the file yet, and write it after each."""
     about = about_of(options, inputs)
     found = finished(options.out, about)
     done = {entry["attack"] for entry in found}
     if done:
-        console.print(f"{options.out} has {', '.join(done)}; going on from there.")
+        console.print(f"Taking up {options.out}, which has {', '.join(sorted(done))}.")
     for name in wanted:
         if name in done:
             continue
@@ -167,17 +179,24 @@ def finished(path: Path, about: dict[str, Any]) -> list[dict]:
     """Return the entries that an earlier run with the same inputs wrote."""
     if not path.exists():
         return []
-    try:
-        earlier = json.loads(path.read_text(encoding="utf-8"))
-        ours = earlier["about"]["format"] == FORMAT
-    except (ValueError, KeyError, TypeError):
-        ours = False
-    if not ours:
-        raise ValueError(f"--out {path} is no attack file: name another")
+    earlier = read_sealed(
+        path,
+        attack_file,
+        remedy="name another --out, or delete it to attack again",
+        unsealed=lambda found: True,  # as earlier versions wrote it
+    )
     if earlier["about"].get("inputs") != json.loads(json.dumps(about["inputs"])):
         console.print(f"{path} is of other inputs or options and is written anew.")
         return []
     return earlier["attacks"]
+
+
+def attack_file(found: dict[str, Any]) -> dict[str, Any]:
+    """Return what a file holds, if it is one that attacks wrote."""
+    about = found.get("about")
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise ValueError("it is no attack file")
+    return found
 
 
 def entries_of(name: str, inputs: Inputs, options: Options) -> list[dict]:
@@ -262,7 +281,7 @@ def write(
         for name, reason in lacking.items()
         if name not in done
     }
-    write_json(path, {"about": about, "attacks": found, "not_run": not_run})
+    write_sealed(path, {"about": about, "attacks": found, "not_run": not_run})
 
 
 def show(found: list[dict], lacking: dict[str, str | None]) -> None:

@@ -12,8 +12,10 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
-console = Console()
+# What is printed is data: brackets and colons in a folder's name mean nothing.
+console = Console(markup=False, emoji=False)
 
 FIRST_LINE, LINE_EVERY = 5.0, 30.0
 """Seconds to the first line of progress, and between two, where no terminal is."""
@@ -29,12 +31,12 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[..., None]]:
         yield progress_lines(title, total)
         return
     columns = (
-        TextColumn("{task.description:<34}"),
+        TextColumn("{task.description:<34}", markup=False),
         BarColumn(),
         TextColumn("{task.completed:.0f}/{task.total:.0f}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(title, total=total, note="")
@@ -64,7 +66,7 @@ def progress_lines(
         seconds = now - started
         left = f", about {seconds * (total - done) / done:.0f} s left" if done else ""
         told = f"{title}: {done} of {total} after {seconds:.0f} s{left}"
-        console.print(f"{told}. {note}".removesuffix(". "), markup=False)
+        console.print(f"{told}. {note}".removesuffix(". "))
 
     return update
 
@@ -86,16 +88,16 @@ def working(title: str) -> Iterator[Callable[[str], None]]:
     Into a file or a pipe goes the title, and then a text now and then.
     """
     if not console.is_terminal:
-        console.print(f"{title} ...", markup=False)
+        console.print(f"{title} ...")
         due = time.monotonic() + LINE_EVERY
 
         def tell(text: str) -> None:
             nonlocal due
             if time.monotonic() >= due:
                 due = time.monotonic() + LINE_EVERY
-                console.print(text, markup=False)
+                console.print(text)
 
         yield tell
         return
-    with console.status(title) as status:
-        yield status.update
+    with console.status(Text(title)) as status:
+        yield lambda text: status.update(Text(text))

@@ -133,7 +133,7 @@ def tell_results(results: dict, page: Path, out: Path) -> None:
     console.print()
     console.print(console_table(loss_rows(results), title="Mean loss in nats a token"))
     found = verdict(results)
-    console.print(f"[bold]{found.headline}[/bold]")
+    console.print(found.headline, style="bold")
     for sentence in found.sentences:
         console.print(sentence)
     for name, outcome in results["outcomes"].items():

@@ -135,7 +135,7 @@ def tell(world: World, out: Path, seed: int, seconds: dict) -> Story:
 
     request = request_of(world)
     matches = match(request, world.private, how="fuzzy")
-    console.print(f"\nA request arrives: [bold]{request}[/bold]")
+    console.print(f"\nA request arrives: {request}", style="bold")
     rows = [
         {"record": m.index, "score": f"{m.score:.2f}", "text": shortened(m.text)}
         for m in matches

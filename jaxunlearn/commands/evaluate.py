@@ -9,7 +9,7 @@ from typing import Any
 from jaxunlearn.commands.console import console
 from jaxunlearn.evaluation.answer_log import Scores, answer_scores
 from jaxunlearn.evaluation.logs import plain, read_logs, write_open_unlearning
-from jaxunlearn.files import write_json
+from jaxunlearn.files import locked_file, write_json
 from jaxunlearn.provenance import versions
 from jaxunlearn.report import console_table
 
@@ -127,11 +127,12 @@ def evaluate(options: Options) -> int:
     it. What cannot be computed from what was given is listed with the reason.
     """
     options.check()
-    if options.from_logs is not None:
-        return evaluate_logs(options)
-    from jaxunlearn.commands.evaluate_model import evaluate_model
+    with locked_file(options.out):
+        if options.from_logs is not None:
+            return evaluate_logs(options)
+        from jaxunlearn.commands.evaluate_model import evaluate_model
 
-    return evaluate_model(options)
+        return evaluate_model(options)
 
 
 def evaluate_logs(options: Options) -> int:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxunlearn.data import load_tokenizer, match, read_records
 from jaxunlearn.evaluation.suite import HOLDOUT, Settings
+from jaxunlearn.files import locked
 from jaxunlearn.models import load_pretrained
 from jaxunlearn.training import open_run
 
@@ -115,12 +116,17 @@ def load(directory: str) -> Loaded:
 
 def retrained(options: "Options", run: Any, forget: list[int]) -> Iterator[Loaded]:
     """Train models without the forgotten records, or find those that are there."""
-    from jaxunlearn.commands.console import progress_bar
+    from jaxunlearn.commands.console import console, progress_bar
+    from jaxunlearn.evaluation.retrained_files import finished
     from jaxunlearn.evaluation.retraining import retrain
 
     directory = options.retrained or options.out.parent / "retrained"
     seeds = [run.recipe.seed + i for i in range(options.retrain)]
-    with progress_bar(f"Retraining {options.retrain} models", 1) as update:
+    done = sum(finished(directory, seed) for seed in seeds)
+    if done:
+        console.print(f"Taking up {directory}: {done} of {len(seeds)} are retrained.")
+    title = f"Retraining {options.retrain} models"
+    with locked(directory), progress_bar(title, 1) as update:
 
         def progress(state: Any) -> None:
             done = state.finished * state.total + state.step * len(state.seeds)

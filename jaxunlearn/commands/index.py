@@ -23,6 +23,7 @@ from jaxunlearn.commands.influence_results import (
     show_queries,
 )
 from jaxunlearn.data import record_text
+from jaxunlearn.files import locked
 from jaxunlearn.provenance import data_hash, params_hash
 
 if TYPE_CHECKING:
@@ -143,7 +144,8 @@ def build(options: Build) -> int:
             loss, params, batch, projection, layers=options.layers
         )
 
-    with stages_bar("Projecting gradients") as update:
+    with locked(options.out), stages_bar("Projecting gradients") as update:
+        tell_resumed(options.out, len(inputs.train_records))
         built = build_index(
             options.out,
             lambda batch: rows(inputs.params, dict(batch)),
@@ -164,6 +166,15 @@ def build(options: Build) -> int:
         f"--train {options.train} --query FILE"
     )
     return 0
+
+
+def tell_resumed(directory: Path, rows: int) -> None:
+    """Say where a build that was begun before goes on."""
+    from jaxunlearn.influence.index import DESCRIPTION, read_description
+
+    if (directory / DESCRIPTION).is_file():
+        held = read_description(directory)
+        console.print(f"Taking up {directory} at row {held.rows} of {rows}.")
 
 
 def query(options: Query) -> int:
@@ -219,6 +230,7 @@ def opened(options: Query) -> tuple["Index", Inputs, np.ndarray]:
         open_index,
         projected_gradients,
     )
+    from jaxunlearn.influence.index_query import stored_ids
 
     held = open_index(options.index, model_hash=None)
     if len(held.parts) > 1:
@@ -239,6 +251,11 @@ def opened(options: Query) -> tuple["Index", Inputs, np.ndarray]:
         raise ValueError(
             f"--train {options.train} is not the data that {options.index} was built "
             f"from (the hash differs): its texts would be those of other records"
+        )
+    if set(stored_ids(held)) != set(range(len(inputs.train_records))):
+        raise ValueError(
+            f"{options.index / 'ids'} is damaged: it does not name the training "
+            f"records one by one; restore it, or build the index again"
         )
     asked, loss = list(inputs.query or ()), inputs.model.per_example_loss
     layout = gradient_row_layout(

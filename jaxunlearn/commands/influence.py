@@ -20,6 +20,7 @@ from jaxunlearn.commands.influence_results import (
     show_queries,
     with_tokens,
 )
+from jaxunlearn.files import locked_file
 
 FROM_PYTHON = {
     "source": "influence.scores(..., method='source', checkpoints=[Checkpoint(...)])",
@@ -138,13 +139,19 @@ def influence(options: Options) -> int:
             f"`jaxunlearn train` as --model (not {options.model}), or call "
             f"jaxunlearn.influence.scores(..., method='tracin', checkpoints=...)"
         )
-    from jaxunlearn.influence import save_scores
-    from jaxunlearn.report import write_influence_page
-
     console.print(
         f"{len(inputs.train_records)} training records, "
         f"{len(inputs.query_records) or 'no'} queries; method {method}."
     )
+    with locked_file(options.out):
+        return scored(inputs, options, method)
+
+
+def scored(inputs: Inputs, options: Options, method: str) -> int:
+    """Score, show and write."""
+    from jaxunlearn.influence import RESUMABLE, save_scores
+    from jaxunlearn.report import write_influence_page
+
     parts = Path(f"{options.out}.parts")
     found = computed(inputs, options, method, parts)
     files = {"model": options.model, "train": options.train, "query": options.query}
@@ -163,7 +170,7 @@ def influence(options: Options) -> int:
         facts = facts_of(found, inputs, files)
         write_influence_page(options.page, queries, facts=facts, notes=found.notes)
         console.print(f"Page: {options.page}")
-    if parts.exists():
+    if method in RESUMABLE:  # else a folder of that name is not ours
         shutil.rmtree(parts)
     console.print(f"Scores: {options.out}")
     return 0
@@ -183,7 +190,8 @@ def computed(inputs: Inputs, options: Options, method: str, parts: Path) -> Any:
     if method == "tracin" and inputs.run is not None:
         checkpoints = replayed_checkpoints(inputs, inputs.run)
     if parts.exists() and method in RESUMABLE:
-        console.print(f"Going on with the finished parts in {parts}.")
+        count = len(list(parts.glob("*.npz")))
+        console.print(f"Taking up the {count} finished parts in {parts}.")
     with stages_bar("Scoring") as update:
         return scores(
             inputs.model.per_example_loss,

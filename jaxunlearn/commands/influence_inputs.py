@@ -1,7 +1,6 @@
 """What influence is computed from: a model directory and files, checked and loaded."""
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from jaxunlearn.data import (
     load_tokenizer,
     read_records,
 )
+from jaxunlearn.files import writable
 from jaxunlearn.provenance import data_hash, params_hash, versions
 
 
@@ -122,13 +122,11 @@ def check_output(option: str, path: Path | None, suffix: str) -> None:
 
 
 def check_writable(option: str, folder: Path) -> None:
-    """Make a folder, or say that nothing can be written there."""
+    """Say that nothing can be written below a folder, before any work."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        writable(folder)
     except OSError as error:
-        raise ValueError(f"--{option}: no folder {folder}: {error}") from error
-    if not os.access(folder, os.W_OK):
-        raise ValueError(f"--{option}: the folder {folder} is not writable")
+        raise ValueError(f"--{option} {folder}: {error}") from error
 
 
 def at_least(option: str, value: float | None, low: float) -> None:
@@ -165,6 +163,7 @@ def replayed_checkpoints(inputs: Inputs, run_directory: Path) -> Sequence[Any]:
     from jaxunlearn.training.recipe import learning_rate, steps_per_epoch
 
     run = training.open_run(run_directory)
+    training.check_model(run, inputs.params)
     steps = steps_per_epoch(run.recipe, len(run.data.examples))
     total = steps * run.recipe.epochs
     kept: list[Any] = []

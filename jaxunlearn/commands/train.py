@@ -19,6 +19,7 @@ from jaxunlearn.data import (
     tokenize,
     train_tokenizer,
 )
+from jaxunlearn.files import locked
 from jaxunlearn.report import console_table
 
 if TYPE_CHECKING:
@@ -125,29 +126,35 @@ def train(
             head_entries=head_entries,
         )
     network, params, words = starting_point(model, tokenizer, records, dropout, seed)
-    run = training.create_run(
-        out,
-        model=network,
-        params=params,
-        records=records,
-        tokenizer=words,
-        recipe=recipe,
-        max_length=max_length or network.config.n_positions,
-        recording=recording,
-    )
-    console.print(
-        f"{len(records)} records, longest {run.data.length} tokens; "
-        f"{run.data.truncated} cut at {run.max_length}. Run: {out}"
-    )
-    tracker = None if followed is None else tracker_of(run, followed, methods)
-    losses = evaluations(run, held_out, tracker)
-    result = train_run(run, params, evaluate=losses)
-    save_pretrained(run.model, result.params, run.directory / "model", run.tokenizer)
-    console.print(console_table(result.evaluations, title="Mean loss (nats a token)"))
-    if recording is not None:
-        console.print(recording_note(run))
-    if tracker is not None and followed is not None:
-        console.print(save_tracked(run, tracker, followed), soft_wrap=True)
+    length = max_length or network.config.n_positions
+    for given in (held_out, followed):  # before anything is written
+        if given is not None:
+            tokenize(given, words, max_length=length)
+    with locked(out):
+        run = training.create_run(
+            out,
+            model=network,
+            params=params,
+            records=records,
+            tokenizer=words,
+            recipe=recipe,
+            max_length=length,
+            recording=recording,
+        )
+        console.print(
+            f"{len(records)} records, longest {run.data.length} tokens; "
+            f"{run.data.truncated} cut at {run.max_length}. Run: {out}"
+        )
+        tracker = None if followed is None else tracker_of(run, followed, methods)
+        losses = evaluations(run, held_out, tracker)
+        result = train_run(run, params, evaluate=losses)
+        save_pretrained(run.model, result.params, out / "model", run.tokenizer)
+        table = console_table(result.evaluations, title="Mean loss (nats a token)")
+        console.print(table)
+        if recording is not None:
+            console.print(recording_note(run))
+        if tracker is not None and followed is not None:
+            console.print(save_tracked(run, tracker, followed), soft_wrap=True)
     console.print(f"Model: {out / 'model'}\nUnlearn: {next_command(out)}")
     return 0
 
@@ -205,9 +212,13 @@ def evaluations(
 def train_run(run: "Run", params, *, evaluate=None, title: str = "Training"):
     """Train an open run with a progress bar, or take it up where it stood."""
     from jaxunlearn import training
+    from jaxunlearn.training import checkpoints
     from jaxunlearn.training.recipe import steps_per_epoch
 
     total = run.recipe.epochs * steps_per_epoch(run.recipe, len(run.data.examples))
+    done = checkpoints.latest_step(run.directory / "checkpoints")
+    if done is not None:
+        console.print(f"Taking up {run.directory} at step {done} of {total}.")
     with progress_bar(title, total) as update:
         return training.train(
             run.model,

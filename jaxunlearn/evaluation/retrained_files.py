@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxunlearn.data import TokenizedData
+from jaxunlearn.files import LOCK
 from jaxunlearn.models.gpt2 import GPT2
 from jaxunlearn.provenance import versions
 from jaxunlearn.sealed import read_sealed, typed, write_sealed
@@ -97,10 +98,10 @@ def claim(directory: Path, described: dict, starts: Mapping[str, str]) -> None:
                 f"directory={str(directory)!r} holds models of another retraining (its "
                 f"{', '.join(other)} differ): name another, or delete that folder"
             )
-    elif any(directory.glob("seed-*")):
+    elif directory.exists() and any(x.name != LOCK for x in directory.iterdir()):
         raise ValueError(
-            f"directory={str(directory)!r} holds models but no {DESCRIPTION} that says "
-            f"of what: name another directory"
+            f"directory={str(directory)!r} is not empty and holds no {DESCRIPTION} "
+            f"that says which models these are: name another directory"
         )
     if not starts.keys() <= known.keys():
         content = {**described, "start_sha256": {**known, **starts}}

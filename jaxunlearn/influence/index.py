@@ -259,7 +259,7 @@ def read_matrices(index: Index) -> Matrices | None:
     remedy = "restore it, or build the index again in an empty directory"
     held = read_arrays(index.directory / MATRICES, remedy=remedy)
     layers = {name.rpartition(":")[0] for name in held}
-    matrices = {
+    matrices: Any = {
         layer: (held[f"{layer}:left"], held[f"{layer}:right"])
         for layer in layers
         if f"{layer}:left" in held and f"{layer}:right" in held

@@ -108,7 +108,7 @@ def test_killed_and_run_again_it_gives_scores_texts_and_page(
     assert told["options"]["method"] == "gradient_dot"
     assert "jax" in told["versions"]
     printed = re.sub(r"\s+", " ", capsys.readouterr().out)
-    assert "Going on with the finished parts" in printed
+    assert "Taking up the " in printed
     best = int(found.scores[0].argmax())
     assert f"proponent {found.scores[0, best]:+.4g} {best} Question" in printed
     assert "Query 1: Question: What colour is boat 1?" in printed
