@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 from jaxunlearn.data import batches, record_text
 from jaxunlearn.influence import load_scores, open_index, projected_gradients
 from jaxunlearn.influence.index_query import read_rows
+from jaxunlearn.sealed import write_sealed
 
 LAYERS = "mlp|wpe"
 
@@ -107,7 +108,8 @@ def other_model(tiny, folder):
 def unfinished(built, folder):
     shutil.copytree(built, folder)
     held = json.loads((folder / "index.json").read_text())
-    (folder / "index.json").write_text(json.dumps(held | {"complete": False}))
+    del held["sha256"]
+    write_sealed(folder / "index.json", held | {"complete": False})
     return folder
 
 
