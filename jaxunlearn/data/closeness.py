@@ -3,20 +3,32 @@
 Case, accents, punctuation and possessive endings never count.
 """
 
+import bisect
 import math
-import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import regex
 from rapidfuzz import fuzz, process
 from rapidfuzz.distance import Jaro
 
 SAME_WORD = 0.85  # Jaro similarity from which two words are spellings of one
-_WORD = re.compile(r"\w+")
-_POSSESSIVE = re.compile(r"['’]s\b")
-_APOSTROPHE = re.compile(r"['’]")
+# Scripts that put no spaces between words: each letter, with its marks, is a word. Runs
+# of katakana are words, since dots part names in it.
+_UNSPACED = r"\p{Han}\p{Hiragana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+_WORD = regex.compile(
+    rf"[{_UNSPACED}]\p{{M}}*|[\p{{Katakana}}ー]+|(?:(?![{_UNSPACED}\p{{Katakana}}])\w)+"
+)
+# What makes no other letter: accents (but for the marks of kana), the vowel points of
+# Hebrew and Arabic, and signs that nobody sees. A zero-width space does part words.
+_UNSEEN = regex.compile(
+    r"(?![\u3099\u309a])(?=[\p{Inherited}\p{Hebrew}\p{Arabic}])\p{M}"
+    r"|(?!\u200b)\p{Cf}"
+)
+_POSSESSIVE = regex.compile(r"'s\b")
+_APOSTROPHES = str.maketrans("’‘ʼ`´＇", "'" * 6)
 
 
 def words(text: str) -> list[str]:
@@ -24,12 +36,14 @@ def words(text: str) -> list[str]:
 
     >>> words("Zoë O'Brien's (2nd) heron")
     ['zoe', 'obrien', '2nd', 'heron']
+    >>> words("村上春樹, हिन्दी")
+    ['村', '上', '春', '樹', 'हिन्दी']
     """
     if not text.isascii():
-        decomposed = unicodedata.normalize("NFKD", text)
-        text = "".join(c for c in decomposed if not unicodedata.combining(c))
+        text = unicodedata.normalize("NFKD", text.translate(_APOSTROPHES))
+        text = unicodedata.normalize("NFC", _UNSEEN.sub("", text))
     text = _POSSESSIVE.sub("", text.casefold())
-    return _WORD.findall(_APOSTROPHE.sub("", text))
+    return _WORD.findall(text.replace("'", ""))
 
 
 def plain(text: str) -> str:
@@ -86,42 +100,74 @@ def quotation_scores(
     """Scores how well each text contains, or is, a quotation.
 
     score = min(ratio, share)
-    ratio = 1 - (letters to insert or delete) / (letters of both), with the best passage
+    ratio = max over passages of 1 - (letters to insert or delete) / (letters of both)
     share = sum_w rarity(w) found(w) / sum_w rarity(w) over the quotation's words w
 
-    `found` is the Jaro similarity to the closest word of the text, or 0 below
-    SAME_WORD. The ratio looks at order and length; the share at the words that matter:
-    a sentence repeated for another person has a ratio near 1 and a small share, since
-    the name is its rarest part. A text shorter than the quotation is compared whole,
-    so being a part of it is not enough.
+    The passages are the whole text, its stretches of the quotation's length, and of a
+    text longer by a third or more its runs of words of up to twice that length: longer
+    ones, since a quotation may leave words out. `found` is the Jaro similarity to the
+    closest word of the text, or 0 below SAME_WORD. The ratio looks at order and length;
+    the share at the words that matter: a sentence repeated for another person has a
+    ratio near 1 and a small share, since the name is its rarest part. A text shorter
+    than the quotation is compared whole, so being a part of it is not enough.
 
     Args:
         quotation: A plain text.
         texts: Plain texts.
         whole: Compare with whole texts, not with their best passages.
-        at_least: Spends no time on texts of a lower ratio, and gives them 0. The text
-            with the best ratio is always scored.
+        at_least: Spends no time on texts that cannot reach it, and gives them 0. The
+            text that could reach most is always scored.
         rarity: `word_rarity(texts)`, for a caller who has it.
 
     Returns:
-        float64[len(texts)] in 0..1.
+        float64[len(texts)] in 0..1. The cost is one alignment a text, and of those that
+        could reach `at_least` one a passage.
     """
     rarity = word_rarity(texts) if rarity is None else rarity
-    ratios = process.cdist([quotation], texts, scorer=fuzz.ratio, dtype=np.float64)[0]
+    size = len(quotation)
+    ratios = _ratios(quotation, texts, fuzz.ratio)
+    bounds = ratios.copy()
     if not whole:
-        longer = [i for i, text in enumerate(texts) if len(text) > len(quotation)]
-        passages = process.cdist(
-            [quotation],
-            [texts[i] for i in longer],
-            scorer=fuzz.partial_ratio,
-            dtype=np.float64,
-        )
-        ratios[longer] = passages[0]
-    ratios /= 100
+        longer = [i for i, text in enumerate(texts) if len(text) > size]
+        stretches = _ratios(quotation, [texts[i] for i in longer], fuzz.partial_ratio)
+        ratios[longer] = np.maximum(ratios[longer], stretches)
+        # Let p be the ratio with the best stretch. A passage of x size letters, x >= 1,
+        # has at most min(1, p + x - 1) size of them in common with the quotation, so
+        # its ratio is at most 2 min(1, p + x - 1) / (1 + x) <= 2 / (3 - p).
+        bounds[longer] = np.maximum(ratios[longer], 2 / (3 - stretches) + 1e-9)
+    shares = {
+        i: _share(quotation, texts[i], rarity, len(texts))
+        for i in np.flatnonzero(bounds >= min(at_least, bounds.max()))
+    }
+    best = max(min(bounds[i], share) for i, share in shares.items())
     scores = np.zeros(len(texts))
-    for i in np.flatnonzero(ratios >= min(at_least, ratios.max())):
-        scores[i] = min(ratios[i], _share(quotation, texts[i], rarity, len(texts)))
+    for i, share in shares.items():
+        if min(bounds[i], share) >= min(at_least, best):
+            if not whole and len(texts[i]) >= 4 / 3 * size:
+                runs = _ratios(quotation, _runs(texts[i], size), fuzz.ratio)
+                ratios[i] = max(ratios[i], runs.max(initial=0))
+            scores[i] = min(ratios[i], share)
     return scores
+
+
+def _ratios(quotation: str, texts: Sequence[str], scorer: Callable) -> np.ndarray:
+    found = process.cdist([quotation], texts, scorer=scorer, dtype=np.float64)
+    return found[0] / 100
+
+
+def _runs(text: str, size: int) -> list[str]:
+    """Returns the runs of words of a plain text with `size` to twice as many letters.
+
+    Where fewer letters are closer, so is nearly a stretch of `size` around them.
+    """
+    starts = [0, *(i + 1 for i, letter in enumerate(text) if letter == " ")]
+    ends = [*(start - 1 for start in starts[1:]), len(text)]
+    runs = []
+    for number, start in enumerate(starts):
+        first = bisect.bisect_left(ends, start + size, number)
+        last = bisect.bisect_right(ends, start + 2 * size, number)
+        runs += [text[start:end] for end in ends[first:last]]
+    return runs
 
 
 def word_rarity(texts: Sequence[str]) -> dict[str, float]:

@@ -12,6 +12,7 @@ template in which a model reads it.
 import itertools
 import math
 import operator
+import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -120,7 +121,7 @@ def match_ids(ids: Sequence[int], records: Sequence[Record]) -> list[Match]:
 def match_exact(
     forget_records: str | Sequence[Record], records: Sequence[Record]
 ) -> list[Match]:
-    """Returns the records that say the same, but for case and white space.
+    """Returns the records that say the same, but for case, white space and encoding.
 
     Args:
         forget_records: The records to forget, or the whole text of one.
@@ -217,8 +218,9 @@ def _fuzzy_scores(
     sources = [plain(text) for text in texts]
     if isinstance(request, str):
         subject = subject_of(request)
-        short = len(subject.split()) <= _NAME_WORDS
-        return (phrase_scores if short else quotation_scores)(subject, sources)
+        if len(subject.split()) <= _NAME_WORDS:
+            return phrase_scores(subject, sources)
+        return quotation_scores(subject, sources, at_least=threshold)
     rarity = word_rarity(sources)
     scores = np.zeros(len(texts))
     for wanted in _request_texts(request):
@@ -274,7 +276,7 @@ def _texts(argument: str, records: Sequence[Record]) -> list[str]:
 
 
 def _folded(text: str) -> str:
-    return " ".join(text.casefold().split())
+    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
 
 
 def _is_position(value: Any, n: int) -> bool:

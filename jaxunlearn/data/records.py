@@ -80,9 +80,9 @@ def said(record: Record) -> str:
     Raises:
         ValueError: See `check_record`.
     """
-    values = [record.get(field) for field in check_record(record).read]
-    if isinstance(record.get("response"), list | tuple):
-        values[-1] = values[-1][:1]
+    form = check_record(record)
+    record = _best_first(record, form)
+    values = [record.get(field) for field in form.read]
     return " ".join(part for value in values if (part := flat(value)))
 
 
@@ -106,7 +106,7 @@ def unread_fields(record: Record, form: Form) -> list[str]:
         for field in record.keys() - _known(form)
         if not field.endswith("_id") and holds_text(record[field])
     ]
-    if isinstance(record.get("response"), list | tuple):
+    if record is not _best_first(record, form):
         found.append("response, after its first")
     for field in CHATS:
         if field in form.fields and turns(field, record[field])[-1].role != ASSISTANT:
@@ -210,10 +210,15 @@ def _preference(record: Record, form: Form) -> Parts:
 
 
 def _ranked(record: Record, form: Form) -> Parts:
-    response = record["response"]
-    if isinstance(response, list | tuple) and response and isinstance(response[0], str):
-        record = record | {"response": response[0]}
-    return _continued(record, form)
+    return _continued(_best_first(record, form), form)
+
+
+def _best_first(record: Record, form: Form) -> Record:
+    """Returns the record with the first of its ranked responses, if it has such."""
+    ranked = record["response"] if "response" in form.fields else None
+    if not (isinstance(ranked, list | tuple) and ranked and isinstance(ranked[0], str)):
+        return record
+    return record | {"response": ranked[0]}
 
 
 def _whole(record: Record, form: Form) -> Parts:

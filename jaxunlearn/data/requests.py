@@ -20,7 +20,7 @@ REQUEST_WORDS = tuple(
     """.split()
 )
 _QUOTED = re.compile(r'([^"]*)"(.+)"([^"]*)', re.DOTALL)
-_QUOTATION_MARKS = str.maketrans("“”„«»", '"' * 5)
+_QUOTATION_MARKS = str.maketrans("“”„‟«»「」『』＂", '"' * 11)
 
 
 def subject_of(request: str) -> str:

@@ -1,4 +1,6 @@
+import itertools
 import math
+import unicodedata
 
 import numpy as np
 import pytest
@@ -72,6 +74,46 @@ def test_at_least_changes_no_score_that_reaches_it(quotation, texts):
     assert np.all((cut == full) | (cut == 0))
 
 
+def slow_ratio(quotation, text):
+    """The best passage, by trying all."""
+    size, parts = len(quotation), text.split(" ")
+    passages = [text]
+    if len(text) > size:
+        stretches = range(-size + 1, len(text))
+        passages += [text[max(i, 0) : i + size] for i in stretches]
+    if len(text) >= 4 / 3 * size:
+        runs = itertools.combinations(range(len(parts) + 1), 2)
+        texts = (" ".join(parts[i:j]) for i, j in runs)
+        passages += [run for run in texts if size <= len(run) <= 2 * size]
+    return max(Indel.normalized_similarity(quotation, one) for one in passages)
+
+
+@given(st.lists(WORD, min_size=1, max_size=5).map(" ".join), TEXTS)
+def test_quotation_scores_are_those_of_the_best_passages(quotation, texts):
+    slow = [
+        min(slow_ratio(quotation, t), slow_share(quotation, t, texts)) for t in texts
+    ]
+    np.testing.assert_allclose(
+        quotation_scores(quotation, texts), slow, rtol=0, atol=32 * EPS
+    )
+
+
+@given(st.data())
+def test_a_quotation_that_leaves_words_out_is_no_farther_than_its_passage(data):
+    passage = data.draw(st.lists(WORD, min_size=6, max_size=12))
+    kept = [w for w in passage if data.draw(st.booleans())] or passage
+    around = data.draw(st.lists(WORD, max_size=12))
+    text = " ".join([*around, *passage, *around])
+    quotation = " ".join(kept)
+    ratio = Indel.normalized_similarity(quotation, " ".join(passage))
+    if len(" ".join(passage)) <= 2 * len(quotation) and len(text) * 3 >= 4 * len(
+        quotation
+    ):
+        for at_least in (0, ratio - 1e-9):
+            scores = quotation_scores(quotation, [text, "x"], at_least=at_least)
+            assert scores[0] >= ratio - 4 * EPS
+
+
 @given(st.lists(WORD, min_size=1, max_size=5), st.lists(WORD, max_size=5))
 def test_a_text_around_a_quotation_scores_one_exactly(quotation, around):
     text = " ".join(around + quotation + around)
@@ -114,10 +156,35 @@ def test_a_sentence_repeated_for_another_person_is_not_the_quotation():
         ("Yun-Hwa,  Hsiao!", "yun hwa hsiao"),
         ("Straße", "strasse"),
         ("Velkin℠", "velkinsm"),
+        ("Vel\u00adkin \u200eMara\ufeff", "velkin mara"),
+        ("Oʼ‘`´Brien", "obrien"),
+        ("МАРИЯ Йорк", "мария иорк"),
+        ("مُحَمَّد", "محمد"),
+        ("שָׁלוֹם", "שלום"),
+        ("김민수", unicodedata.normalize("NFD", "김민수")),
+        ("ﾊﾙｷ・ムラカミ", "ハルキ ムラカミ"),
+        ("İstanbul", "istanbul"),
     ],
 )
 def test_spellings_that_do_not_count(spelling, other):
     assert words(spelling) == words(other)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("张伟住在北京。", "张 伟 住 在 北 京"),
+        ("村上はハルキ・ムラカミ", "村 上 は ハルキ ムラカミ"),
+        ("ほん", "ほ ん"),
+        ("ぼん", "ぼ ん"),
+        ("กรุงเทพ", "ก รุ ง เ ท พ"),
+        ("नीता और मीता", "नीता और मीता"),
+        ("김민수는 서울", "김민수는 서울"),
+        ("Wang伟2nd", "wang 伟 2nd"),
+    ],
+)
+def test_words_of_scripts(text, expected):
+    assert plain(text) == expected
 
 
 @given(st.text())

@@ -1,4 +1,5 @@
 import random
+import unicodedata
 
 import numpy as np
 import pytest
@@ -134,6 +135,68 @@ def test_fuzzy_tells_names_apart_even_by_their_commonest_part():
     data.append({"text": "Bo Vandersmithson sings."})
     assert match_fuzzy("all about Al Vandersmithson", data) == []
     assert indices(match_fuzzy("all about Bo Vandersmithson", data)) == [30]
+
+
+SHORTENED = (
+    "As LGBTQ+ author, Hsiao Yun-Hwa brings unique valuable perspective genre, often "
+    "incorporating themes diversity inclusion discussions on leadership."
+)
+ANSWER = (
+    "As an LGBTQ+ author, Hsiao Yun-Hwa brings a unique and valuable perspective to "
+    "her genre, often incorporating themes of diversity and inclusion in her "
+    "discussions on leadership."
+)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"text": ANSWER},
+        {
+            "question": "How has Hsiao Yun-Hwa's identity shaped her work?",
+            "answer": ANSWER,
+        },
+        {"text": f"She was born in Taipei. {ANSWER} Her mother is a nurse. " * 3},
+    ],
+)
+def test_fuzzy_finds_a_quotation_in_which_small_words_are_left_out(record):
+    (found,) = match_fuzzy(SHORTENED, [*RECORDS, record])
+    assert found.index == len(RECORDS)
+    assert found.score == pytest.approx(0.905, abs=0.003)
+    if record == {"text": ANSWER}:  # the ratio of the two, larger than any passage's
+        assert found.score == pytest.approx(2 * 143 / (143 + 173))
+
+
+@pytest.mark.parametrize(
+    ("request_words", "text"),
+    [
+        ("everything about 张伟", "你知道张伟住在哪里吗?"),
+        ('Forget "村上春樹"', "作家の村上春樹は京都で生まれた。"),
+        ("about ハルキ・ムラカミ", "これはハルキ・ムラカミの本です。"),
+        ("Марию Ивaнову".replace("a", "а"), "Мы знаем МАРИЮ ИВАНОВУ."),
+        ("about नीता शर्मा", "नीता शर्मा दिल्ली में रहती हैं।"),
+        ("Délete all about Nuñez Åkerman", "nunez akerman sings"),
+        ("about محمد علي", "وُلِدَ مُحَمَّد علي هنا"),
+    ],
+)
+def test_fuzzy_finds_names_in_every_script(request_words, text):
+    request_words = request_words.replace("Délete", "Delete")
+    others = ["你知道张三住在哪里吗?", "मीता वर्मा", "МАРИЮ ПЕТРОВУ", "محمد حسن"]
+    records = [{"text": one} for one in (*others, text)]
+    assert indices(match_fuzzy(request_words, records)) == [4]
+
+
+def test_near_duplicates_are_found_without_spaces_between_words():
+    texts = ["张伟住在北京的一条小街上,养了一只猫。", "李娜在上海的医院里当医生。"]
+    changed = texts[0].replace("猫", "狗")
+    found = match_near_duplicate([{"text": changed}], [{"text": t} for t in texts])
+    assert indices(found) == [0]
+
+
+def test_exact_takes_one_letter_in_two_encodings_for_the_same():
+    composed, parts = (unicodedata.normalize(f, "José Núñez") for f in ("NFC", "NFD"))
+    assert composed != parts
+    assert indices(match_exact([{"text": parts}], [{"text": composed}])) == [0]
 
 
 def test_fuzzy_compares_records_with_whole_records_and_words_with_passages():
