@@ -130,10 +130,8 @@ def accepted() -> str:
 
 def _read(record: Any) -> tuple[Form, Parts]:
     if not isinstance(record, dict):
-        raise ValueError(
-            "a record must be an object with named fields or a string, got "
-            f"{shown(record)}"
-        )
+        what = "a record must be an object with named fields or a string"
+        raise ValueError(f"{what}, got {shown(record)}")
     form = _form_of(record)
     parts = form.split(record, form)
     for field in _PARAPHRASES:
@@ -196,9 +194,8 @@ def _chat(record: Record, form: Form) -> Parts:
 
 
 def _preference(record: Record, form: Form) -> Parts:
-    chosen = record["chosen"]
-    if not isinstance(chosen, str):
-        chat = turns("chosen", chosen)
+    if not isinstance(record["chosen"], str):
+        chat = turns("chosen", record["chosen"])
         # Some name the prompt beside a whole conversation, which begins with it.
         if "prompt" in form.fields and chat[:1] and chat[0].role == ASSISTANT:
             chat = [*_as_turns(record, "prompt", USER), *chat]
