@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,10 @@ JSON_FILES = (
     "config.json",
 )
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+
+
+class TokenizerWarning(UserWarning):
+    """A tokenizer is not all that its files say."""
 
 
 def train_tokenizer(
@@ -102,6 +107,10 @@ def load_tokenizer(
     Raises:
         FileNotFoundError: There is no such directory or model, or it lacks those files.
         ValueError: The files are damaged or name no end-of-text token.
+
+    Warns:
+        TokenizerWarning: The class that is named does not split text as tokenizer.json
+            says; as in transformers, the class prevails.
     """
     name = os.fspath(path_or_hub_name)
     folder = Path(name)
@@ -266,9 +275,34 @@ def _from_folder(folder: Path) -> Any:
     needs_package = held[0][0].endswith(".model")
     if needs_package and importlib.util.find_spec("sentencepiece") is None:
         raise ValueError(f"{held[0][0]} needs `pip install sentencepiece`")
-    return transformers.AutoTokenizer.from_pretrained(
+    tokenizer = transformers.AutoTokenizer.from_pretrained(
         folder, local_files_only=True, trust_remote_code=False
     )
+    if held[0] == ("tokenizer.json",):
+        _tell_other_splitting(folder, tokenizer)
+    return tokenizer
+
+
+def _tell_other_splitting(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Warns where a class of transformers splits text by rules of its own."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    if type(tokenizer) is PreTrainedTokenizerFast:  # which takes the file as it is
+        return
+    file = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    file.no_truncation()
+    file.no_padding()
+    text = " The YEAR 1984, ﬁne; \n\n  it's Éva 's"  # a space in front is no difference
+    if file.encode(text, add_special_tokens=False).ids != encode(tokenizer, [text])[0]:
+        warnings.warn(
+            f"{folder}: transformers reads it as {type(tokenizer).__name__}, which "
+            "splits text by its own rules and not by those of tokenizer.json; so do "
+            "we. If the model was trained by those, set tokenizer_class in "
+            "tokenizer_config.json to PreTrainedTokenizerFast",
+            TokenizerWarning,
+            stacklevel=4,
+        )
 
 
 def _from_hub(name: str) -> Any:

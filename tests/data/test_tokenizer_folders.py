@@ -8,7 +8,7 @@ import transformers
 
 from jaxunlearn.data import load_tokenizer, tokenize, train_tokenizer
 from jaxunlearn.data.examples import start_ids
-from jaxunlearn.data.tokenizer import END_OF_TEXT, template_ids
+from jaxunlearn.data.tokenizer import END_OF_TEXT, TokenizerWarning, template_ids
 from jaxunlearn.evaluation.answers import prompt_ids
 
 TEXTS = [
@@ -186,6 +186,7 @@ def folders(small):
     }
 
 
+OWN = "tokenizer.json of a class that has its own splitting"
 NAMES = list(folders(train_tokenizer(["a"], vocab_size=300)))
 
 
@@ -214,10 +215,20 @@ def special(tokenizer):
     return {k: str(v) for k, v in tokenizer.special_tokens_map.items() if v}
 
 
+def load(folder, name):
+    """Loads a tokenizer, which tells where it does not split as its file says."""
+    if name != OWN:
+        return load_tokenizer(folder)
+    with pytest.warns(TokenizerWarning, match="as GPT2Tokenizer, which splits") as told:
+        tokenizer = load_tokenizer(folder)
+    assert [one.filename for one in told] == [__file__]
+    return tokenizer
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_folder_gives_the_tokenizer_that_transformers_gives(small, tmp_path, name):
     written(tmp_path, folders(small)[name])
-    ours = load_tokenizer(tmp_path)
+    ours = load(tmp_path, name)
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     assert everything(ours) == everything(theirs)
     # What the folder does not name is filled in, what it names stays.
@@ -233,7 +244,7 @@ def test_a_folder_gives_the_tokenizer_that_transformers_gives(small, tmp_path, n
 
 @pytest.mark.parametrize("name", NAMES)
 def test_examples_end_and_begin_as_the_tokenizer_itself_encodes(small, tmp_path, name):
-    tokenizer = load_tokenizer(written(tmp_path, folders(small)[name]))
+    tokenizer = load(written(tmp_path, folders(small)[name]), name)
     end = tokenizer.eos_token_id
     for text in ("hello world.", "where was person 3 born? in town 7."):
         own = tokenizer(text, padding=False, truncation=False)["input_ids"]
@@ -258,7 +269,7 @@ def test_what_a_text_brings_of_the_template_is_not_doubled(small, tmp_path):
 
 
 def test_a_folder_and_a_name_give_one_tokenizer(small, tmp_path, monkeypatch):
-    load = transformers.AutoTokenizer.from_pretrained
+    by_folder = transformers.AutoTokenizer.from_pretrained
     for name, files in folders(small).items():
         folder = tmp_path / name
         folder.mkdir()
@@ -266,11 +277,10 @@ def test_a_folder_and_a_name_give_one_tokenizer(small, tmp_path, monkeypatch):
         monkeypatch.setattr(
             transformers.AutoTokenizer,
             "from_pretrained",
-            lambda path, folder=folder, **settings: load(folder, **settings),
+            lambda path, folder=folder, **settings: by_folder(folder, **settings),
         )
-        assert everything(load_tokenizer("o/name")) == everything(
-            load_tokenizer(folder)
-        )
+        ours = everything(load(folder, name))
+        assert everything(load_tokenizer("o/name")) == ours
 
 
 def test_real_gpt2_in_an_old_folder(data_dir, tmp_path):
