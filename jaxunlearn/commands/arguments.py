@@ -4,8 +4,9 @@ import dataclasses
 import inspect
 import re
 import typing
-from collections.abc import Callable
-from types import NoneType
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import NoneType, SimpleNamespace
 from typing import Annotated, Any
 
 import tyro
@@ -14,6 +15,8 @@ from tyro.constructors import (
     PrimitiveConstructorSpec,
     PrimitiveTypeInfo,
 )
+
+from jaxunlearn.files import writable
 
 REGISTRY = ConstructorRegistry()
 
@@ -42,6 +45,8 @@ def as_command(
 ) -> Callable[..., int]:
     """Return the function with docstrings that read well in a terminal.
 
+    It checks first that its outputs can be written.
+
     What stands in a docstring over several lines is one paragraph there, and code has
     no double ticks around it. A dataclass of options is not a group of its own.
 
@@ -51,6 +56,7 @@ def as_command(
     """
 
     def command(*args, **kwargs):
+        check_outputs([*args, *kwargs.values()], kwargs)
         return function(*args, **kwargs)
 
     signature = inspect.signature(function)
@@ -74,6 +80,23 @@ def as_command(
     for name, value in read_by_tyro.items():
         setattr(command, name, value)
     return command
+
+
+OUTPUTS = ("out", "page", "retrained", "write_logs", "keep_texts")
+"""Options that name what a command writes."""
+
+
+def check_outputs(values: Sequence[Any], named: Mapping[str, Any]) -> None:
+    """Make sure, before any work, that what a command is to write can be written.
+
+    Raises:
+      OSError: A disk is full, or a folder cannot be written; names it.
+    """
+    for holder in [*values, SimpleNamespace(**named)]:
+        for name in OUTPUTS:
+            path = getattr(holder, name, None)
+            if isinstance(path, Path):
+                writable(path.parent if path.is_file() else path)
 
 
 def plain(docstring: str | None) -> str:
