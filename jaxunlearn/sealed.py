@@ -54,6 +54,7 @@ def read_sealed(
     *,
     remedy: str,
     unsealed: Callable[[dict[str, Any]], bool] = lambda found: False,
+    warn: bool = True,
 ) -> T:
     """Read what :func:`write_sealed` wrote.
 
@@ -64,6 +65,7 @@ def read_sealed(
       remedy: What the user is to do where it is damaged; ends the message.
       unsealed: Whether a file without a seal is one of an earlier version, which wrote
         none: it is read with an ``UncheckedWarning``.
+      warn: Whether to warn of that.
 
     Raises:
       FileNotFoundError: There is no such file.
@@ -84,7 +86,7 @@ def read_sealed(
             )
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}): {remedy}") from error
-    if old:
+    if old and warn:
         unchecked(path)
     return value
 
@@ -96,10 +98,13 @@ def write_sealed_lines(path: Path | str, rows: Sequence[Mapping[str, Any]]) -> N
     write_text(path, f"{text}{seal}\n")
 
 
-def read_sealed_lines(path: Path | str, *, remedy: str) -> list[dict[str, dict]]:
+def read_sealed_lines(
+    path: Path | str, *, remedy: str, warn: bool = True
+) -> list[dict[str, dict]]:
     """Read what :func:`write_sealed_lines` wrote, each line an object of objects.
 
-    Lines of an earlier version, which wrote no hash, come with an ``UncheckedWarning``.
+    Lines of an earlier version, which wrote no hash, come with an ``UncheckedWarning``
+    unless ``warn`` is false.
 
     Raises:
       ValueError: The file is damaged; names file, line and remedy.
@@ -121,7 +126,7 @@ def read_sealed_lines(path: Path | str, *, remedy: str) -> list[dict[str, dict]]
             raise ValueError(
                 f"{path} is damaged (line {number}: {error}): {remedy}"
             ) from error
-    if seal is None:
+    if seal is None and warn:
         unchecked(path)
     before = "".join(line + "\n" for line in lines[:-1])
     if seal not in (None, hashlib.sha256(before.encode()).hexdigest()):

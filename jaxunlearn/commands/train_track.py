@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from jaxunlearn.data import record_text, subset, tokenize
-from jaxunlearn.files import write_json
+from jaxunlearn.sealed import write_sealed
 
 if TYPE_CHECKING:
     from jaxunlearn.influence.tracking import Tracker
@@ -101,7 +101,7 @@ def save_tracked(run: "Run", tracker: "Tracker", records: list[dict]) -> str:
     same = [places.get(said(record), []) for record in records]
     path = run.directory / TRACK
     # First: a track never stands there without its places.
-    write_json(path.with_suffix(".json"), {"same": same})
+    write_sealed(path.with_suffix(".json"), {"same": same})
     save_track(path, tracker.track())
     return (
         f"Influence on {len(records)} records, {sum(map(bool, same))} of them training "

@@ -6,6 +6,8 @@ import re
 import numpy as np
 import pytest
 
+from jaxunlearn.sealed import write_sealed, write_sealed_lines
+
 _LOSSES = {
     "before training": {"forget": 6.0, "retain": 6.1, "unseen": 6.05},
     "trained": {"forget": 0.1, "retain": 0.2, "unseen": 2.5},
@@ -275,7 +277,7 @@ def write_unlearn_run(place):
     row = {"epoch": 1, "gradient_norm": 1}
     lines = [{"loss": {"step": s, "loss": 5 - s / 8, **row}} for s in range(30)]
     lines += [{"evaluation": {"step": s, "unseen": 4 - s / 10}} for s in (10, 20)]
-    (place / "losses.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    write_sealed_lines(place / "losses.jsonl", lines)
 
 
 def write_track(place):
@@ -300,7 +302,7 @@ def write_track(place):
     )
     save_track(place / "influence_track.npz", track)
     same = {"same": [[i] for i in range(6)]}
-    (place / "influence_track.json").write_text(json.dumps(same))
+    write_sealed(place / "influence_track.json", same)
 
 
 @pytest.fixture(scope="session")

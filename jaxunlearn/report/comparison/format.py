@@ -178,7 +178,7 @@ def _form_of(value: Any, path: Path) -> str:
 
 def _read_lines(path: Path) -> list[dict]:
     """The objects {"loss": {...}} and {"evaluation": {...}} of a training run."""
-    rows = read_sealed_lines(path, remedy="train again")
+    rows = read_sealed_lines(path, remedy="train again", warn=False)
     for number, row in enumerate(rows, 1):
         check(row, {str: {"step": float}}, f"{path}: line {number}")
     return rows

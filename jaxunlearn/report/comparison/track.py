@@ -5,12 +5,14 @@ as the record are its own; if training stored them, their scores stand apart fro
 others, and the figures show since when.
 """
 
-import json
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+from jaxunlearn.sealed import read_sealed, typed
 
 if TYPE_CHECKING:
     from jaxunlearn.evaluation.intervals import Interval
@@ -65,6 +67,13 @@ class Course(NamedTuple):
     records: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """What lies beside a track: where each of its records stands in the data."""
+
+    same: tuple[tuple[int, ...], ...]
+
+
 def read_track(path: Path) -> Tracked:
     """Reads a track, and the file of the same name that says which texts are the same.
 
@@ -77,14 +86,13 @@ def read_track(path: Path) -> Tracked:
     beside = path.with_suffix(".json")
     if not beside.exists():
         return Tracked(track)
-    try:
-        found = json.loads(beside.read_text(encoding="utf-8"))["same"]
-        same = tuple(tuple(int(place) for place in places) for places in found)
-    except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(
-            f"{beside} is damaged ({type(error).__name__}: {error}): delete it, or run "
-            f"the same `jaxunlearn train --track` again"
-        ) from error
+    same = read_sealed(
+        beside,
+        lambda found: typed(found, Places),
+        remedy="delete it, or run the same `jaxunlearn train --track` again",
+        unsealed=lambda found: True,  # as earlier versions wrote it
+        warn=False,
+    ).same
     records = track.query_losses.shape[1]
     unknown = {place for places in same for place in places} - set(track.index.tolist())
     if len(same) != records or unknown:

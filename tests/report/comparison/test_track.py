@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import json
 
 import numpy as np
 import pytest
@@ -23,6 +22,7 @@ from jaxunlearn.report.comparison.track_figures import (
     score_figure,
     track_line,
 )
+from jaxunlearn.sealed import write_sealed
 
 EPOCHS, RECORDS, SIZE = 3, 4, 20
 SAME = ((5,), (0, 7), (), (19,))
@@ -112,7 +112,7 @@ def test_what_is_not_finite_is_not_counted():
 @pytest.fixture
 def folder(tmp_path):
     save_track(tmp_path / "influence_track.npz", tracked().track)
-    (tmp_path / "influence_track.json").write_text(json.dumps({"same": SAME}))
+    write_sealed(tmp_path / "influence_track.json", {"same": SAME})
     return tmp_path
 
 
