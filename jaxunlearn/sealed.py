@@ -124,7 +124,7 @@ def read_sealed_lines(
                 rows.append(typed(found, dict[str, dict[str, Any]]))
         except ValueError as error:
             raise ValueError(
-                f"{path} is damaged (line {number}: {error}): {remedy}"
+                f"{path}: line {number} is cut off or damaged ({error}): {remedy}"
             ) from error
     if seal is None and warn:
         unchecked(path)

@@ -170,7 +170,7 @@ def scored(inputs: Inputs, options: Options, method: str) -> int:
         facts = facts_of(found, inputs, files)
         write_influence_page(options.page, queries, facts=facts, notes=found.notes)
         console.print(f"Page: {options.page}")
-    if method in RESUMABLE:  # else a folder of that name is not ours
+    if method in RESUMABLE and parts.exists():  # another method's is not ours
         shutil.rmtree(parts)
     console.print(f"Scores: {options.out}")
     return 0
