@@ -90,13 +90,18 @@ def check_outputs(values: Sequence[Any], named: Mapping[str, Any]) -> None:
     """Make sure, before any work, that what a command is to write can be written.
 
     Raises:
-      OSError: A disk is full, or a folder cannot be written; names it.
+      OSError: A disk is full, or a folder cannot be written; names the option.
     """
     for holder in [*values, SimpleNamespace(**named)]:
         for name in OUTPUTS:
             path = getattr(holder, name, None)
-            if isinstance(path, Path):
+            if not isinstance(path, Path):
+                continue
+            try:
                 writable(path.parent if path.is_file() else path)
+            except OSError as error:
+                option = name.replace("_", "-")
+                raise OSError(f"--{option} {path}: {error}") from error
 
 
 def plain(docstring: str | None) -> str:
