@@ -107,6 +107,12 @@ def check_words(texts: Sequence[str], words: str = "unicode") -> None:
         )
 
 
+def check_kind(words: str) -> None:
+    """Refuse a kind of words that there is not."""
+    if words not in WORDS:
+        raise ValueError(f"words={words!r}: one of {', '.join(WORDS)}")
+
+
 @functools.cache
 def scorer(kind: str, stemmer: bool, words: str):
     """Return Google's scorer."""
@@ -123,8 +129,7 @@ def splitter(stemmer: bool, words: str):
     from nltk.stem.porter import PorterStemmer
     from rouge_score.tokenizers import DefaultTokenizer
 
-    if words not in WORDS:
-        raise ValueError(f"words={words!r}: one of {', '.join(WORDS)}")
+    check_kind(words)
     if words == "open_unlearning":
         return DefaultTokenizer(stemmer).tokenize
     if not stemmer:

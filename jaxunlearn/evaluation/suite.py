@@ -15,10 +15,10 @@ from jaxunlearn.data import (
 from jaxunlearn.evaluation import membership
 from jaxunlearn.evaluation.answer_log import AnswerLog
 from jaxunlearn.evaluation.answers import answers
+from jaxunlearn.evaluation.log_columns import ROUGES
 from jaxunlearn.evaluation.rouge import rouge
 from jaxunlearn.evaluation.token_statistics import (
     TokenStatistics,
-    mean_losses,
     token_statistics,
 )
 from jaxunlearn.models.gpt2 import GPT2
@@ -38,12 +38,14 @@ class Settings:
       batch_size: Examples at a time; changes nothing beyond rounding.
       gradient_norms: Also take the gradient-norm membership score: a backward pass an
         example.
+      words: What counts as a word of ROUGE, see :func:`~.rouge.rouge_l`.
     """
 
     max_length: int
     max_new_tokens: int = 200
     batch_size: int = 16
     gradient_norms: bool = False
+    words: str = "unicode"
 
 
 class Measured(NamedTuple):
@@ -78,10 +80,13 @@ def measure(
       params: Its parameters.
       tokenizer: Its tokenizer.
       sets: Set name (forget, retain, real_authors, world_facts, holdout) -> records.
-        ``paraphrased_answer`` and ``perturbed_answer`` are measured where records have
-        them, and records with a prompt are answered.
+        ``paraphrased_answer`` and ``perturbed_answer`` are measured of the records that
+        have them, and those with a prompt are answered; of the others they are NaN.
       settings: How.
       progress: Called with what is measured next.
+
+    Raises:
+      ValueError: A loss is NaN, so the model is broken.
 
     Cost: a forward pass over every true, paraphrased and wrong answer, and a generation
     for each prompt.
@@ -126,7 +131,7 @@ def measured_answers(
     """Return the log of a set whose true answers were measured already."""
 
     def losses(variants: Sequence[dict]) -> np.ndarray:
-        return mean_losses(
+        return membership.loss(
             token_statistics(
                 model,
                 params,
@@ -137,31 +142,51 @@ def measured_answers(
         )
 
     log: dict[str, Any] = {
-        "loss": mean_losses(statistics),
+        "loss": membership.loss(statistics),
         "tokens": np.array([float(len(one.token)) for one in statistics]),
     }
-    if all("paraphrased_answer" in r for r in records):
-        log["paraphrased_loss"] = losses(
-            [{**r, "answer": r["paraphrased_answer"]} for r in records]
-        )
-    if all(r.get("perturbed_answer") for r in records):
-        wrong = [
-            {**r, "answer": text} for r in records for text in r["perturbed_answer"]
+    size = len(records)
+    at = [i for i, r in enumerate(records) if r.get("paraphrased_answer")]
+    if at:
+        paraphrased = [
+            {**records[i], "answer": records[i]["paraphrased_answer"]} for i in at
         ]
-        sizes = [len(r["perturbed_answer"]) for r in records]
-        log["wrong_losses"] = tuple(np.split(losses(wrong), np.cumsum(sizes)[:-1]))
-    prompts = [prompt_and_completion(r)[0] for r in records]
-    if all(prompts):
+        log["paraphrased_loss"] = spread(losses(paraphrased), at, size)
+    at = [i for i, r in enumerate(records) if r.get("perturbed_answer")]
+    if at:
+        wrong = [
+            {**records[i], "answer": text}
+            for i in at
+            for text in records[i]["perturbed_answer"]
+        ]
+        ends = np.cumsum([len(records[i]["perturbed_answer"]) for i in at])
+        rows = dict(zip(at, np.split(losses(wrong), ends[:-1]), strict=True))
+        unknown = np.array([np.nan])
+        log["wrong_losses"] = tuple(rows.get(i, unknown) for i in range(size))
+    pairs = [prompt_and_completion(r) for r in records]
+    at = [i for i, (prompt, _) in enumerate(pairs) if prompt]
+    if at:
+        prompts = [pairs[i][0] for i in at]
+        truths = [pairs[i][1].strip() for i in at]
         texts = greedy_answers(model, params, tokenizer, prompts, settings)
-        truths = tuple(prompt_and_completion(r)[1].strip() for r in records)
-        log |= {
-            "prompts": tuple(prompts),
-            "answers": tuple(texts),
-            "truths": truths,
-            "rouge_recall": rouge("rougeL", truths, texts).recall,
-            "rouge1_recall": rouge("rouge1", truths, texts).recall,
-        }
+        for name, column in (
+            ("prompts", prompts),
+            ("answers", texts),
+            ("truths", truths),
+        ):
+            known = dict(zip(at, column, strict=True))
+            log[name] = tuple(known.get(i) for i in range(size))
+        for kind, part, name in ROUGES:
+            scores = rouge(kind, truths, texts, words=settings.words)
+            log[name] = spread(getattr(scores, part), at, size)
     return AnswerLog(tuple(map(str, range(len(records)))), **log)
+
+
+def spread(values: np.ndarray, at: Sequence[int], size: int) -> np.ndarray:
+    """Return float64[size] with values at some places, and NaN at the others."""
+    column = np.full(size, np.nan)
+    column[at] = values
+    return column
 
 
 def greedy_answers(

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxunlearn.evaluation import aggregates, membership, memorization, separation
-from jaxunlearn.evaluation.answer_log import Scores, answer_scores
-from jaxunlearn.evaluation.intervals import LEVEL, Interval, bootstrap
+from jaxunlearn.evaluation.answer_log import Scores, add_mean, answer_scores
+from jaxunlearn.evaluation.intervals import LEVEL, Interval
 from jaxunlearn.evaluation.suite import HOLDOUT, Measured
 from jaxunlearn.evaluation.token_statistics import mean_losses
 
@@ -55,7 +55,7 @@ def suite_scores(
         None if reference is None else reference.logs,
         resamples=resamples,
     )
-    values, intervals, missing = found
+    values, missing = found.values, found.missing
     end = {"drop_last": True, "end_of_text": end_of_text}
     for name in ("forget", "retain"):
         if name not in measured.statistics:
@@ -68,15 +68,9 @@ def suite_scores(
             ),
             ("exact_memorization", memorization.exact_memorization(statistics, **end)),
         ):
-            values[f"{name}_{score}"] = float(np.mean(column))
-            if resamples:
-                intervals[f"{name}_{score}"] = bootstrap(
-                    np.mean, column, resamples=resamples
-                )
+            add_mean(found, f"{name}_{score}", column, resamples)
     if HOLDOUT in measured.statistics:
-        values["holdout_loss"] = float(
-            np.mean(mean_losses(measured.statistics[HOLDOUT]))
-        )
+        add_mean(found, "holdout_loss", mean_losses(measured.statistics[HOLDOUT]), 0)
     block = membership_block(measured, reference, end_of_text, resamples)
     add_membership(found, block)
     add_privacy(found, measured, reference, end_of_text, resamples)
