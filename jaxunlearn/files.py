@@ -122,8 +122,8 @@ def read_arrays(path: Path | str, *, remedy: str) -> dict[str, np.ndarray]:
         ) from error
 
 
-def read_json(path: Path | str) -> Any:
-    """Read a JSON file.
+def read_json(path: Path | str, *, infinity: bool = False) -> Any:
+    """Read a JSON file; ``infinity`` as in :func:`parse_json`.
 
     Raises:
       FileNotFoundError: There is no such file.
@@ -132,21 +132,26 @@ def read_json(path: Path | str) -> Any:
     """
     path = Path(path)
     try:
-        return parse_json(path.read_text(encoding="utf-8-sig"))
+        return parse_json(path.read_text(encoding="utf-8-sig"), infinity=infinity)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 text ({error.reason})") from None
     except ValueError as error:
         raise ValueError(f"{path}: not JSON that can be read: {error}") from None
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str, *, infinity: bool = False) -> Any:
     """Return what a JSON text holds, refusing what readers disagree on.
+
+    Args:
+      text: The text.
+      infinity: Let NaN, Infinity and numbers beyond any float through, which the caller
+        is to judge: Python's own writer writes them, and so do evaluation tools.
 
     Raises:
       ValueError: It is no JSON, is nested beyond reason, repeats a key, or holds NaN.
     """
     try:
-        value = DECODER.decode(text)
+        value = (LENIENT if infinity else DECODER).decode(text)
     except RecursionError:
         raise ValueError(TOO_DEEP) from None
     if nested_beyond(value, JSON_LEVELS):
@@ -192,13 +197,21 @@ def finite_float(digits: str) -> float:
     return value
 
 
+def finite_int(digits: str) -> int:
+    """Return a whole number of a JSON text, if a float can hold one of its size."""
+    finite_float(digits)
+    return int(digits)
+
+
 JSON_LEVELS = 100
 TOO_DEEP = f"nested too deeply (more than {JSON_LEVELS} levels)"
 DECODER = json.JSONDecoder(
     object_pairs_hook=unrepeated,
     parse_constant=refuse_constant,
     parse_float=finite_float,
+    parse_int=finite_int,
 )
+LENIENT = json.JSONDecoder(object_pairs_hook=unrepeated)
 
 
 def sha256_of(path: Path | str) -> str:

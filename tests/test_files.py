@@ -49,6 +49,7 @@ def test_json_holds_null_where_no_number_stands(tmp_path):
         ('{"a": 1, "a": 2}', "stands twice"),
         ('{"a": NaN}', "no JSON number"),
         ("[-Infinity]", "no JSON number"),
+        ("[1" + 400 * "0" + "]", "larger than any float"),
         ("[" * 100_000, "nested too deeply"),
         ("[" * 101 + "]" * 101, "nested too deeply"),
         ("[1e999]", "1e999 is larger than any float"),
