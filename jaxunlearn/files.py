@@ -197,19 +197,12 @@ def finite_float(digits: str) -> float:
     return value
 
 
-def finite_int(digits: str) -> int:
-    """Return a whole number of a JSON text, if a float can hold one of its size."""
-    finite_float(digits)
-    return int(digits)
-
-
 JSON_LEVELS = 100
 TOO_DEEP = f"nested too deeply (more than {JSON_LEVELS} levels)"
 DECODER = json.JSONDecoder(
     object_pairs_hook=unrepeated,
     parse_constant=refuse_constant,
     parse_float=finite_float,
-    parse_int=finite_int,
 )
 LENIENT = json.JSONDecoder(object_pairs_hook=unrepeated)
 

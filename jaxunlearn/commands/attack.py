@@ -1,6 +1,7 @@
 """``jaxunlearn attack``: try to bring back what a model was made to forget."""
 
 import dataclasses
+import difflib
 import json
 import math
 import shlex
@@ -8,17 +9,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jaxunlearn.commands.attack_inputs import Inputs, prepare
-from jaxunlearn.commands.console import console, working
-from jaxunlearn.commands.influence_inputs import check_output
+from jaxunlearn.commands.attack_inputs import RECORDS, Inputs, prepare, read_given
+from jaxunlearn.commands.console import console, say, working
+from jaxunlearn.commands.outputs import check_count, check_output
 from jaxunlearn.files import locked_file
 from jaxunlearn.provenance import versions
 from jaxunlearn.report import console_table
+from jaxunlearn.report.comparison.format import SHAPES, check
 from jaxunlearn.sealed import read_sealed, write_sealed
 
 FORMAT = "jaxunlearn attack"
 LEVEL = 0.95
 RESAMPLES = 5000
+MOST, MOST_STEPS = 65_536, 10**6
+"""Of what is held in memory at a time, and of steps: more is a slip of the finger."""
 LEAST_EXCESS = 0.01
 """Of metrics that all go from 0 to 1; less is no recovery, however sure it is."""
 
@@ -90,24 +94,25 @@ class Options:
         named = [name for part in self.attacks for name in part.split(",") if name]
         for name in named:
             if name not in ATTACKS:
+                near = difflib.get_close_matches(name, ATTACKS, n=3, cutoff=0.5)
+                hint = f"did you mean {' or '.join(near)}? " if near else ""
                 raise ValueError(
-                    f"--attacks {name}: unknown; one of {', '.join(ATTACKS)}"
+                    f"--attacks {name}: unknown; {hint}one of {', '.join(ATTACKS)}"
                 )
-        for name in (
-            *("steps", "samples", "offset_steps", "batch_size"),
-            "relearning_batch_size",
-        ):
-            if getattr(self, name) < 1:
-                option = name.replace("_", "-")
-                raise ValueError(f"--{option} {getattr(self, name)}: at least 1")
+        for name in ("steps", "offset_steps"):
+            check_count(name, getattr(self, name), 1, MOST_STEPS)
+        for name in ("samples", "batch_size", "relearning_batch_size"):
+            check_count(name, getattr(self, name), 1, MOST)
+        check_count("seed", self.seed, 0, 2**32 - 1)
+        check_count("max_length", self.max_length, 2, None)
         for name in ("learning_rate", "temperature"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 option = name.replace("_", "-")
                 raise ValueError(f"--{option} {value}: a number above 0")
-        if self.seed < 0:
-            raise ValueError(f"--seed {self.seed}: at least 0")
-        check_output("out", self.out, ".json")
+        read = ("forget", *RECORDS, "prefixes")
+        inputs = {name: getattr(self, name) for name in read}
+        check_output("out", self.out, ".json", inputs=inputs, kind="attack")
         return named
 
 
@@ -122,11 +127,12 @@ def attack(options: Options) -> int:
     from jaxunlearn.commands.attack_table import ATTACKS
 
     named = options.check()
-    inputs = prepare(options)
-    lacking = {name: ATTACKS[name].lacks(inputs) for name in ATTACKS}
+    records = read_given(options)
+    lacking = {name: ATTACKS[name].lacks(records) for name in ATTACKS}
     for name in named:
         if lacking[name] is not None:
             raise ValueError(f"--attacks {name} {lacking[name]}")
+    inputs = prepare(options, records)
     wanted = [n for n in ATTACKS if lacking[n] is None and n in (named or ATTACKS)]
     with locked_file(options.out):
         return attacked(options, inputs, wanted, lacking)
@@ -143,7 +149,7 @@ def attacked(
     found = finished(options.out, about)
     done = {entry["attack"] for entry in found}
     if done:
-        console.print(f"Taking up {options.out}, which has {', '.join(sorted(done))}.")
+        say(f"Taking up {options.out}, which has {', '.join(sorted(done))}.")
     for name in wanted:
         if name in done:
             continue
@@ -152,7 +158,7 @@ def attacked(
         write(options.out, about, found, lacking, done)
     write(options.out, about, found, lacking, done)
     show(found, lacking)
-    console.print(f"Attacks: {options.out}")
+    say(f"Attacks: {options.out}")
     return 0
 
 
@@ -186,7 +192,7 @@ def finished(path: Path, about: dict[str, Any]) -> list[dict]:
         unsealed=lambda found: True,  # as earlier versions wrote it
     )
     if earlier["about"].get("inputs") != json.loads(json.dumps(about["inputs"])):
-        console.print(f"{path} is of other inputs or options and is written anew.")
+        say(f"{path} is of other inputs or options and is written anew.")
         return []
     return earlier["attacks"]
 
@@ -196,6 +202,7 @@ def attack_file(found: dict[str, Any]) -> dict[str, Any]:
     about = found.get("about")
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise ValueError("it is no attack file")
+    check(found, SHAPES["attack"], "in it")
     return found
 
 
@@ -209,7 +216,7 @@ def entries_of(name: str, inputs: Inputs, options: Options) -> list[dict]:
     for role, one in inputs.models():
         with working(f"{name}: {role} {one.name}"):
             runs[role].append((one.name, attacked.run(inputs, options, one)))
-    console.print(f"{name}: done")
+    say(f"{name}: done")
     entries = []
     for position, entry in enumerate(attacked.entries):
         ours = runs["model"][0][1][position]
@@ -305,4 +312,4 @@ def show(found: list[dict], lacking: dict[str, str | None]) -> None:
         )
     for name, reason in lacking.items():
         if reason is not None:
-            console.print(f"not run: {name}: {reason}")
+            say(f"not run: {name}: {reason}")

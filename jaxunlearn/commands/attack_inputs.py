@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from jaxunlearn.commands.lengths import check_max_length
 from jaxunlearn.data import (
     TokenizedData,
     check_tokenizer,
     load_tokenizer,
-    prompt_and_completion,
     read_lines,
     read_records,
     tokenize,
@@ -63,17 +63,13 @@ class Inputs(NamedTuple):
         """Return records as the models read them."""
         return tokenize(records, self.tokenizer, max_length=self.max_length)
 
-    def asked(self) -> bool:
-        """Return whether every forgotten record has a prompt."""
-        return all(prompt_and_completion(r)[0] for r in self.records["forget"])
 
-
-def prepare(options: "Options") -> Inputs:
-    """Read and check everything; the weights last, because they take longest.
+def read_given(options: "Options") -> dict[str, list[dict]]:
+    """Read the records, ``forget`` and what else was given, and look whether they fit.
 
     Raises:
       FileNotFoundError: A file is missing.
-      ValueError: A file is damaged, tokenizers differ, there are too few records.
+      ValueError: A file is damaged, or there are too few records.
     """
     records = {"forget": read_records(options.forget)}
     for name in RECORDS:
@@ -92,21 +88,27 @@ def prepare(options: "Options") -> Inputs:
             f"--paraphrases {options.paraphrases} has {len(records['paraphrases'])} "
             f"records: one for each of the {wanted} of --forget, in their order"
         )
+    return records
+
+
+def prepare(options: "Options", records: dict[str, list[dict]]) -> Inputs:
+    """Read and check everything else; the weights last, because they take longest.
+
+    Raises:
+      FileNotFoundError: A file is missing.
+      ValueError: A file is damaged, or tokenizers differ.
+    """
     prefixes = None
     if options.prefixes is not None:
         prefixes = [line + "\n" for line in read_lines(options.prefixes)]
-    tokenizer = shared_tokenizer(options)
     names = [options.model, *options.reference]
     names += [] if options.original is None else [options.original]
+    check_max_length(options.max_length, names)
+    tokenizer = shared_tokenizer(options)
     loaded = [load(name) for name in names]
     for one in loaded:
         check_tokenizer(tokenizer, one.model.config.vocab_size)
     positions = min(one.model.config.n_positions for one in loaded)
-    if options.max_length is not None and not 2 <= options.max_length <= positions:
-        raise ValueError(
-            f"--max-length {options.max_length}: must be 2 to {positions}, the "
-            f"positions that the models have"
-        )
     max_length = options.max_length or positions
     count = len(options.reference)
     return Inputs(

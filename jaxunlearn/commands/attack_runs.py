@@ -1,6 +1,6 @@
 """How each attack is run on a model, and what it lacks where it cannot be."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxunlearn.commands.attack_inputs import Inputs, Loaded
@@ -20,45 +20,48 @@ if TYPE_CHECKING:
     from jaxunlearn.commands.attack import Options
 
 CONTEXTS = (1, 2, 4)
+Records = Mapping[str, Sequence[dict]]
+"""The forgotten records, and what else was given, by name."""
 
 
-def nothing(inputs: Inputs) -> None:
+def nothing(records: Records) -> None:
     """Return that an attack lacks nothing."""
 
 
-def file_of(name: str) -> Callable[[Inputs], str | None]:
+def file_of(name: str) -> Callable[[Records], str | None]:
     """Return the check that a file was given."""
-    return lambda i: None if name in i.records else f"needs --{name} FILE"
+    return lambda records: None if name in records else f"needs --{name} FILE"
 
 
-def prompts_of(inputs: Inputs) -> str | None:
+def prompts_of(records: Records) -> str | None:
     """Return what is lacking where records have no prompts."""
-    if not inputs.asked():
-        return "needs records with prompts (question and answer, prompt and gt, ...)"
-    return None
+    if all(prompt_and_completion(r)[0] for r in records["forget"]):
+        return None
+    return "needs records with prompts (question and answer, prompt and gt, ...)"
 
 
-def answers_of(inputs: Inputs) -> str | None:
+def answers_of(records: Records) -> str | None:
     """Return what is lacking where no answer can be compared with the true one."""
-    lacking = prompts_of(inputs)
+    lacking = prompts_of(records)
     if lacking is not None:
         return lacking
-    truths = [prompt_and_completion(r)[1] for r in inputs.records["forget"]]
-    empty = int(wordless(truths).sum())
+    empty = int(
+        wordless([prompt_and_completion(r)[1] for r in records["forget"]]).sum()
+    )
     return f"needs true answers with words; {empty} have none" if empty else None
 
 
-def context_of(inputs: Inputs) -> str | None:
+def context_of(records: Records) -> str | None:
     """Return what is lacking for relevant against irrelevant context."""
-    if "unrelated" in inputs.records or "holdout" in inputs.records:
+    if "unrelated" in records or "holdout" in records:
         return None
     return "needs --unrelated FILE (or --holdout FILE), for irrelevant context"
 
 
-def paraphrases_of(inputs: Inputs) -> str | None:
+def paraphrases_of(records: Records) -> str | None:
     """Return what is lacking where no question has a paraphrase."""
-    known = all("paraphrased_question" in r for r in inputs.records["forget"])
-    if known or "paraphrases" in inputs.records:
+    known = all("paraphrased_question" in r for r in records["forget"])
+    if known or "paraphrases" in records:
         return None
     return (
         "needs --paraphrases FILE, or the field paraphrased_question in every record "

@@ -25,7 +25,7 @@ class Attack(NamedTuple):
     """An attack: its curves, what it lacks (None: nothing), and its run on a model."""
 
     entries: tuple[Entry, ...]
-    lacks: Callable[[Inputs], str | None]
+    lacks: Callable[[runs.Records], str | None]
     run: Callable[[Inputs, "Options", Loaded], list[Recovered]]
 
 

@@ -14,11 +14,18 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from jaxunlearn.report.tables import visible
+
 # What is printed is data: brackets and colons in a folder's name mean nothing.
 console = Console(markup=False, emoji=False)
 
 FIRST_LINE, LINE_EVERY = 5.0, 30.0
 """Seconds to the first line of progress, and between two, where no terminal is."""
+
+
+def say(text: str) -> None:
+    """Print a text as it is: no signs in it are markup, none command the terminal."""
+    console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager

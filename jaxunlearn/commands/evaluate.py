@@ -1,23 +1,30 @@
 """``jaxunlearn evaluate``: what a model still knows, beside one that never saw it."""
 
-import dataclasses
+import math
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxunlearn.commands.console import console
-from jaxunlearn.evaluation.answer_log import Scores, answer_scores
-from jaxunlearn.evaluation.logs import plain, read_logs, write_open_unlearning
+from jaxunlearn.commands.console import console, say
+from jaxunlearn.commands.evaluate_options import Options, check_metric
+from jaxunlearn.evaluation.answer_log import AnswerLog, Scores, answer_scores
+from jaxunlearn.evaluation.logs import read_logs, read_stated, write_open_unlearning
+from jaxunlearn.evaluation.open_unlearning_log import plain
+from jaxunlearn.evaluation.rouge import splitter
 from jaxunlearn.files import locked_file, write_json
 from jaxunlearn.provenance import versions
 from jaxunlearn.report import console_table
 
 FORMAT = "jaxunlearn scores"
+LOG_WORDS = "open_unlearning"
+"""By which logs were written; the published numbers come out."""
 HEADLINES = (
     "model_utility",
     "model_utility_arithmetic",
     "forget_quality",
+    "forget_quality_log10",
     "forget_truth_ratio",
     "forget_probability",
     "forget_rouge",
@@ -31,92 +38,6 @@ HEADLINES = (
     "uds",
 )
 """Shown first on the console; the file has all."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """Options of ``jaxunlearn evaluate``.
-
-    Attributes:
-      out: The .json file for the scores.
-      model: Hugging Face directory of the model to evaluate. Several, of one method
-        with different seeds, are compared as an ensemble with --retrain or --reference.
-      forget: Records that were to be forgotten. With paraphrased_answer and
-        perturbed_answer (TOFU's *_perturbed.json) truth ratios are measured too.
-      retain: Records that were to be kept.
-      real_authors: TOFU's real_authors_perturbed.json.
-      world_facts: TOFU's world_facts_perturbed.json.
-      holdout: Records like the forgotten ones that no model saw, for membership scores.
-      reference: Model trained without the forgotten records; several are better.
-      original: The model before unlearning.
-      run: Training run of the original, from `jaxunlearn train`; what --retrain needs.
-      retrain: Retrain so many models without the forgotten records and compare.
-      retrained: Where those models are kept, and found again. Default: beside --out.
-      from_logs: An evaluation log (of OpenUnlearning or TOFU) in place of a model.
-      reference_logs: The log of a model trained without the forgotten records.
-      metrics: Scores that have to be there; an error says beforehand what they lack.
-      write_logs: Also write OpenUnlearning's layout, question by question, here.
-      name: What the report calls the model.
-      examples: How many examples of each set are kept with answers and token losses.
-      gradient_norm: Also the gradient-norm membership score: a backward pass each.
-      max_new_tokens: Most tokens of an answer.
-      max_length: Most tokens of an example; by default what the model takes.
-      batch_size: Examples at a time.
-    """
-
-    out: Path
-    model: tuple[str, ...] = ()
-    forget: str | None = None
-    retain: str | None = None
-    real_authors: str | None = None
-    world_facts: str | None = None
-    holdout: str | None = None
-    reference: tuple[str, ...] = ()
-    original: str | None = None
-    run: Path | None = None
-    retrain: int = 0
-    retrained: Path | None = None
-    from_logs: Path | None = None
-    reference_logs: Path | None = None
-    metrics: tuple[str, ...] = ()
-    write_logs: Path | None = None
-    name: str | None = None
-    examples: int = 8
-    gradient_norm: bool = False
-    max_new_tokens: int = 200
-    max_length: int | None = None
-    batch_size: int = 16
-
-    def check(self) -> None:
-        """Refuse options that contradict one another."""
-        if bool(self.model) == (self.from_logs is not None):
-            raise ValueError(
-                "name what to evaluate: --model DIR with --forget FILE and --retain "
-                "FILE, or --from-logs FILE (one of the two)"
-            )
-        if self.from_logs is not None:
-            given = [
-                name
-                for name in ("forget", "retain", "holdout", "original", "run")
-                if getattr(self, name) is not None
-            ] + [name for name in ("reference", "retrain") if getattr(self, name)]
-            if given:
-                raise ValueError(
-                    f"--from-logs reads no model and no records: leave out --"
-                    f"{', --'.join(given)}; a reference is given by --reference-logs"
-                )
-        elif self.forget is None:
-            raise ValueError("--model needs --forget FILE, the forgotten records")
-        if self.retrain and self.run is None:
-            raise ValueError(
-                "--retrain trains again from the start of the training run: pass --run "
-                "RUN, a directory made by `jaxunlearn train`"
-            )
-        for name, low in (("retrain", 0), ("examples", 0), ("batch_size", 1)):
-            if getattr(self, name) < low:
-                raise ValueError(f"--{name.replace('_', '-')}: at least {low}")
-        if self.out.suffix != ".json":
-            raise ValueError(f"out={self.out}: a .json file")
 
 
 def evaluate(options: Options) -> int:
@@ -137,12 +58,16 @@ def evaluate(options: Options) -> int:
 
 def evaluate_logs(options: Options) -> int:
     """Compute every score that evaluation logs allow."""
-    logs = read_logs(options.from_logs)
+    words = options.words or LOG_WORDS
+    assert options.from_logs is not None  # noqa: S101, the caller has looked
+    logs = read_logs(options.from_logs, words=words)
     reference = None
     if options.reference_logs is not None:
-        reference = read_logs(options.reference_logs)
+        reference = read_logs(options.reference_logs, words=words)
         check_same_questions(options, logs, reference)
     scores = answer_scores(logs, reference)
+    add_stated(scores, read_stated(options.from_logs))
+    add_notes_of_words(scores, logs, words)
     refuse_missing(options.metrics, scores)
     blocks: dict[str, Any] = {}
     if reference is not None:
@@ -152,11 +77,37 @@ def evaluate_logs(options: Options) -> int:
         name: log.loss for name, log in logs.items() if log.loss is not None
     }
     source = str(options.from_logs)
-    write_scores(options, scores, blocks, source, options.reference_logs)
+    write_scores(options, scores, blocks, source, options.reference_logs, words)
     if options.write_logs is not None:
         write_open_unlearning(options.write_logs, logs, scores.values)
     show_scores(options, scores, blocks)
     return 0
+
+
+def add_stated(scores: Scores, stated: Mapping[str, float]) -> None:
+    """Add what a log states whole where we have not computed it."""
+    for name, value in stated.items():
+        if name not in scores.values:
+            scores.values[name] = value
+            scores.missing.pop(name, None)
+            scores.notes[name] = "as the log states it, which has no values behind it"
+
+
+def add_notes_of_words(
+    scores: Scores, logs: Mapping[str, AnswerLog], words: str
+) -> None:
+    """Say of ROUGE whose words are a-z and 0-9 how many true answers that cuts up."""
+    if words != "open_unlearning":
+        return
+    every, theirs = splitter(False, "unicode"), splitter(False, words)
+    for name, log in logs.items():
+        truths = [text for text in log.truths or () if text is not None]
+        cut = sum(every(text) != theirs(text) for text in truths)
+        if cut:
+            scores.notes[f"{name}_rouge"] = (
+                f"its words are a-z and 0-9, which {cut} of {len(truths)} true answers "
+                f"do not keep to; --words unicode takes them as they are"
+            )
 
 
 def check_same_questions(options: Options, logs, reference) -> None:
@@ -164,8 +115,7 @@ def check_same_questions(options: Options, logs, reference) -> None:
     a, b = logs.get("forget"), reference.get("forget")
     if a is None or b is None or a.truths is None or b.truths is None:
         return
-    common = set(a.truths) & set(b.truths)
-    if not common:
+    if not (set(a.truths) & set(b.truths)) - {None}:
         raise ValueError(
             f"reference_logs={options.reference_logs}: none of its forget answers is "
             f"in from_logs={options.from_logs}; they are of different forget sets"
@@ -179,14 +129,9 @@ def refuse_missing(wanted: tuple[str, ...], scores: Scores) -> None:
       ValueError: Naming what it lacks.
     """
     for name in wanted:
-        if name in scores.values:
-            continue
         if name in scores.missing:
-            raise ValueError(f"metrics: {name} {scores.missing[name]}")
-        raise ValueError(
-            f"metrics: {name} is not among what these inputs give: "
-            f"{', '.join(sorted(scores.values))}"
-        )
+            raise ValueError(f"--metrics {name}: {scores.missing[name]}")
+        check_metric(name, scores.values)
 
 
 def reference_block(name: str, found: list[Scores]) -> dict[str, Any]:
@@ -196,7 +141,11 @@ def reference_block(name: str, found: list[Scores]) -> dict[str, Any]:
     """
     from jaxunlearn.evaluation.intervals import mean_interval
 
-    common = [key for key in found[0].values if all(key in s.values for s in found)]
+    common = [
+        key
+        for key in found[0].values
+        if all(math.isfinite(s.values.get(key, math.nan)) for s in found)
+    ]
     if len(found) == 1:
         scores = found[0].values
         intervals = {k: (i.low, i.high) for k, i in found[0].intervals.items()}
@@ -218,25 +167,30 @@ def write_scores(
     blocks: dict[str, Any],
     model: str,
     reference: Any,
+    words: str,
 ) -> None:
-    """Write the scores file: numbers at the top, then the blocks."""
+    """Write the scores file: numbers at the top, then the blocks.
+
+    A number that is infinite is null there, and among what was not computed.
+    """
     about = {
         "format": FORMAT,
         "model": model,
         "name": options.name or Path(model).name or model,
         "reference": None if reference is None else str(reference),
+        "words": words,
         "command": shlex.join(["jaxunlearn", *sys.argv[1:]]),
         "versions": versions(),
     }
-    intervals = {name: (i.low, i.high) for name, i in scores.intervals.items()}
-    write_json(
-        options.out,
-        jsonable(
-            scores.values
-            | {"about": about, "intervals": intervals, "not_computed": scores.missing}
-            | blocks
-        ),
-    )
+    infinite = {n: scores.notes[n] for n, v in scores.values.items() if math.isinf(v)}
+    stands_behind = {
+        "about": about,
+        "intervals": {n: (i.low, i.high) for n, i in scores.intervals.items()},
+        "counts": {n: count._asdict() for n, count in scores.counts.items()},
+        "notes": scores.notes,
+        "not_computed": scores.missing | infinite,
+    }
+    write_json(options.out, jsonable(scores.values | stands_behind | blocks))
 
 
 def jsonable(value: Any) -> Any:
@@ -251,20 +205,39 @@ def jsonable(value: Any) -> Any:
 def show_scores(options: Options, scores: Scores, blocks: dict[str, Any]) -> None:
     """Print the headline scores beside the reference's, and what is missing."""
     reference = blocks.get("reference", {}).get("scores", {})
+    of_muse = [n for n in scores.values if "mem_rouge" in n and n.endswith("_f1")]
     rows = []
-    for name in HEADLINES:
+    for name in (*HEADLINES, *of_muse):
         if name in scores.values:
-            row: dict[str, Any] = {"score": name, "value": scores.values[name]}
             interval = scores.intervals.get(name)
-            row["95 % interval"] = (
-                None
+            row: dict[str, Any] = {
+                "score": name,
+                "value": scores.values[name],
+                "95 % interval": None
                 if interval is None
-                else f"{interval.low:.4g} to {interval.high:.4g}"
-            )
+                else f"{interval.low:.4g} to {interval.high:.4g}",
+                "questions": questions_of(scores, name),
+            }
             if reference:
                 row["retrained"] = reference.get(name)
             rows.append(row)
-    console.print(console_table(rows, title="Scores"))
-    for name, reason in scores.missing.items():
-        console.print(f"not computed: {name}: {reason}")
-    console.print(f"{len(scores.values)} scores: {options.out}")
+    if rows:
+        console.print(console_table(rows, title="Scores"))
+    for lines, told in ((scores.notes, ""), (scores.missing, "not computed: ")):
+        for name, text in lines.items():
+            say(f"{told}{name}: {text}")
+    left_out = {n: c for n, c in scores.counts.items() if c.left_out and c.used}
+    for count in dict.fromkeys(left_out.values()):
+        names = ", ".join(n for n, other in left_out.items() if other == count)
+        total = count.used + count.left_out
+        say(f"{count.left_out} of {total} questions have no value for {names}")
+    say(f"{len(scores.values)} scores: {options.out}")
+
+
+def questions_of(scores: Scores, name: str) -> str | None:
+    """Return how many questions a score is a mean over, and of how many."""
+    count = scores.counts.get(name)
+    if count is None:
+        return None
+    of_all = f" of {count.used + count.left_out}" if count.left_out else ""
+    return f"{count.used}{of_all}"

@@ -177,8 +177,11 @@ def retraining_block(
     if len(retrained) < 2:
         return {}
     block: dict[str, Any] = {"models": len(ours), "retrained": len(retrained)}
+    every = (scores[0], *retrained_scores)
     common = [
-        k for k in scores[0].values if all(k in s.values for s in retrained_scores)
+        name
+        for name in scores[0].values
+        if all(np.isfinite(one.values.get(name, np.nan)) for one in every)
     ]
     distances = retrained_distance(
         {k: scores[0].values[k] for k in common},
@@ -191,11 +194,13 @@ def retraining_block(
         if name not in ours[0].statistics:
             continue
         a, b = (
-            np.stack(
-                [language_model_margin(mean_losses(m.statistics[name])) for m in group]
-            )
+            np.stack([mean_losses(m.statistics[name]) for m in group])
             for group in (ours, retrained)
         )
+        if not (np.isfinite(a).all() and np.isfinite(b).all()):
+            block[f"klom_{name}_p95"] = None  # an impossible answer has no margin
+            continue
+        a, b = language_model_margin(a), language_model_margin(b)
         block[f"klom_{name}_p95"] = ensembles.klom(a, b).p95
         if name == "forget" and min(len(a), len(b)) >= FEWEST_MODELS:
             attack = ensembles.u_lira(a, b)

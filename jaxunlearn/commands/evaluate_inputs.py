@@ -1,9 +1,10 @@
 """What an evaluation of models works on: records, models, references, all checked."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from jaxunlearn.commands.lengths import check_max_length
 from jaxunlearn.data import load_tokenizer, match, read_records
 from jaxunlearn.evaluation.suite import HOLDOUT, Settings
 from jaxunlearn.files import locked
@@ -14,6 +15,20 @@ if TYPE_CHECKING:
     from jaxunlearn.commands.evaluate import Options
 
 SETS = ("forget", "retain", "real_authors", "world_facts", HOLDOUT)
+_WRONG = tuple(f"{name}.perturbed_answer" for name in SETS[1:4])
+_RATIOS = ("forget.paraphrased_answer", "forget.perturbed_answer")
+NEEDS: dict[str, tuple[str, ...]] = {
+    "uds": ("original", "reference"),
+    "logit_lens_depth": ("original", "reference"),
+    "memorization": _RATIOS,
+    **dict.fromkeys(("privleak", "s_mia", "privacy"), (HOLDOUT, "reference")),
+    **dict.fromkeys(
+        ("forget_quality", "forget_quality_log10", "forget_quality_statistic"),
+        ("reference", *_RATIOS),
+    ),
+    **dict.fromkeys(("model_utility", "model_utility_arithmetic"), SETS[1:4] + _WRONG),
+}
+"""What a score needs beyond the set in its name."""
 
 
 class Loaded(NamedTuple):
@@ -53,6 +68,9 @@ def prepare(options: "Options") -> Inputs:
         for name in SETS
         if (path := getattr(options, name)) is not None
     }
+    check_wanted(options, sets)
+    models = (*options.model, *options.reference, *filter(None, [options.original]))
+    check_max_length(options.max_length, models)
     named = {
         "--model": options.model,
         "--reference": options.reference,
@@ -85,27 +103,69 @@ def prepare(options: "Options") -> Inputs:
         if options.retrain:
             yield from retrained(options, run, forget)
 
-    original = options.original
-    if (
-        original is None
-        and run is not None
-        and (Path(run.directory) / "model").exists()
-    ):
-        original = str(Path(run.directory) / "model")
+    original = original_of(options)
     return Inputs(
         sets,
         tokenizer,
         Settings(
             max_length=options.max_length or positions,
             max_new_tokens=options.max_new_tokens,
-            batch_size=options.batch_size,
+            batch_size=min(options.batch_size, max(map(len, sets.values()))),
             gradient_norms=options.gradient_norm,
+            words=options.words or "unicode",
         ),
         lambda: (load(directory) for directory in options.model),
         references,
         len(options.reference) + options.retrain,
         None if original is None else lambda: load(original),
     )
+
+
+def original_of(options: "Options") -> str | None:
+    """Return the directory of the model before unlearning: given, or the run's."""
+    if options.original is not None or options.run is None:
+        return options.original
+    model = Path(options.run) / "model"
+    return str(model) if model.exists() else None
+
+
+def check_wanted(options: "Options", sets: Mapping[str, Sequence[dict]]) -> None:
+    """Refuse, before models are read, scores that need what was not given."""
+    referenced = options.reference or options.retrain or options.reference_logs
+
+    def lacking(need: str) -> str | None:
+        """Return the option without which a score cannot be had."""
+        if need == "reference" and not referenced:
+            return "--reference DIR, --retrain N or --reference-logs"
+        if need == "original" and original_of(options) is None:
+            return "--original"
+        if need == "gradient_norm" and not options.gradient_norm:
+            return "--gradient-norm"
+        if need in SETS and need not in sets:
+            return f"--{need.replace('_', '-')}"
+        name, _, field = need.partition(".")
+        if field and not any(record.get(field) for record in sets.get(name, ())):
+            return f"{field} in the records of --{name.replace('_', '-')}"
+        return None
+
+    for score in options.metrics:
+        for need in needs_of(score):
+            option = lacking(need)
+            if option is not None:
+                raise ValueError(f"--metrics {score} needs {option}")
+
+
+def needs_of(score: str) -> tuple[str, ...]:
+    """Return what a score needs: sets, fields of their records, models."""
+    if score in NEEDS:
+        return NEEDS[score]
+    if score.startswith("mia_"):
+        more = ("reference", "gradient_norm")
+        return (HOLDOUT, *(need for need in more if score.startswith(f"mia_{need}_")))
+    (name,) = (name for name in SETS if score.startswith(f"{name}_"))
+    fields = {"truth": "perturbed_answer", "paraphrased": "paraphrased_answer"}
+    kind = score.removeprefix(f"{name}_").partition("_")[0]
+    return (name, f"{name}.{fields[kind]}") if kind in fields else (name,)
 
 
 def load(directory: str) -> Loaded:

@@ -3,8 +3,9 @@
 import time
 from typing import TYPE_CHECKING, Any
 
-from jaxunlearn.commands.console import console, working
+from jaxunlearn.commands.console import console, say, working
 from jaxunlearn.commands.evaluate import (
+    LOG_WORDS,
     reference_block,
     refuse_missing,
     show_scores,
@@ -29,11 +30,10 @@ if TYPE_CHECKING:
 
 def evaluate_model(options: "Options") -> int:
     """Measure the model, its references and its original; write all scores."""
-    inputs = prepare(options)
     logs = None
     if options.reference_logs is not None:
-        logs = read_logs(options.reference_logs)
-    check_wanted(options, inputs, logs)
+        logs = read_logs(options.reference_logs, words=options.words or LOG_WORDS)
+    inputs = prepare(options)
     started = time.perf_counter()
     ours, first = measure_all(inputs, inputs.models())
     theirs, reference = measure_all(inputs, inputs.references())
@@ -50,7 +50,6 @@ def evaluate_model(options: "Options") -> int:
     scores, membership = found[0]
     console.print("Comparing the insides of the models")
     add_depth(scores, inputs, first, original, reference)
-    refuse_missing(options.metrics, scores)
     blocks: dict[str, Any] = {
         "losses": losses_block(ours[0]),
         "membership": membership,
@@ -76,37 +75,13 @@ def evaluate_model(options: "Options") -> int:
     used = options.reference[0] if options.reference else options.reference_logs
     if used is None and options.retrain:
         used = f"{options.retrain} retrained models"
-    write_scores(options, scores, blocks, options.model[0], used)
+    words = inputs.settings.words
+    write_scores(options, scores, blocks, options.model[0], used, words)
     if options.write_logs is not None:
         write_open_unlearning(options.write_logs, ours[0].logs, scores.values)
     show_scores(options, scores, blocks)
+    refuse_missing(options.metrics, scores)  # what was measured is not thrown away
     return 0
-
-
-def check_wanted(options: "Options", inputs: Inputs, logs: Any) -> None:
-    """Refuse, before long work, scores that need what was not given."""
-    lacks = {
-        "holdout": ("holdout" not in inputs.sets, "--holdout"),
-        "reference": (
-            inputs.reference_count == 0 and logs is None,
-            "--reference DIR, --retrain N or --reference-logs",
-        ),
-        "original": (inputs.original is None, "--original"),
-    }
-    needs = {
-        "privleak": ("holdout", "reference"),
-        "s_mia": ("holdout", "reference"),
-        "privacy": ("holdout", "reference"),
-        "forget_quality": ("reference",),
-        "uds": ("original", "reference"),
-        "logit_lens_depth": ("original", "reference"),
-    }
-    for name in options.metrics:
-        wanted = needs.get(name, ("holdout",) if name.startswith("mia_") else ())
-        for need in wanted:
-            absent, option = lacks[need]
-            if absent:
-                raise ValueError(f"metrics: {name} needs {option}")
 
 
 def measure_all(inputs: Inputs, models: Any) -> tuple[list[Measured], Loaded | None]:
@@ -129,7 +104,7 @@ def measured_of(inputs: Inputs, one: Loaded) -> Measured:
             inputs.settings,
             progress=lambda what: status(f"{one.name}: {what}"),
         )
-    console.print(f"Measured {one.name}")
+    say(f"Measured {one.name}")
     return found
 
 

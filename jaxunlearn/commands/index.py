@@ -11,8 +11,6 @@ from jaxunlearn.commands.console import console, stages_bar, working
 from jaxunlearn.commands.influence_inputs import (
     Inputs,
     at_least,
-    check_output,
-    check_writable,
     prepare,
     provenance_of,
 )
@@ -22,6 +20,7 @@ from jaxunlearn.commands.influence_results import (
     query_influence,
     show_queries,
 )
+from jaxunlearn.commands.outputs import check_folder, check_output
 from jaxunlearn.data import record_text
 from jaxunlearn.files import locked
 from jaxunlearn.provenance import data_hash, params_hash
@@ -121,9 +120,7 @@ def build(options: Build) -> int:
     projection = Projection(
         options.projection, options.dimensions or default, seed=options.seed
     )
-    if options.out.exists() and not options.out.is_dir():
-        raise ValueError(f"--out {options.out} is a file: name a directory")
-    check_writable("out", options.out)
+    check_folder("out", options.out)
     inputs = prepare(
         model=options.model,
         train=options.train,

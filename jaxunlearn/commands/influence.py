@@ -9,7 +9,6 @@ from jaxunlearn.commands.console import console, stages_bar
 from jaxunlearn.commands.influence_inputs import (
     Inputs,
     at_least,
-    check_output,
     prepare,
     provenance_of,
     replayed_checkpoints,
@@ -20,6 +19,7 @@ from jaxunlearn.commands.influence_results import (
     show_queries,
     with_tokens,
 )
+from jaxunlearn.commands.outputs import check_output
 from jaxunlearn.files import locked_file
 
 FROM_PYTHON = {

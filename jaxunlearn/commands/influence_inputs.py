@@ -13,7 +13,6 @@ from jaxunlearn.data import (
     load_tokenizer,
     read_records,
 )
-from jaxunlearn.files import writable
 from jaxunlearn.provenance import data_hash, params_hash, versions
 
 
@@ -108,25 +107,6 @@ def model_directory(model: str) -> tuple[Path, Path | None]:
         raise FileNotFoundError(f"--model {model}: no such directory")
     beside = directory.name == "model" and (directory.parent / "run.json").is_file()
     return directory, directory.parent if beside else None
-
-
-def check_output(option: str, path: Path | None, suffix: str) -> None:
-    """Refuse a file that could not be written once the work is done."""
-    if path is None:
-        return
-    if path.suffix != suffix:
-        raise ValueError(f"--{option} {path}: must end in {suffix}")
-    if path.is_dir():
-        raise ValueError(f"--{option} {path} is a directory: name a file")
-    check_writable(option, path.parent)
-
-
-def check_writable(option: str, folder: Path) -> None:
-    """Say that nothing can be written below a folder, before any work."""
-    try:
-        writable(folder)
-    except OSError as error:
-        raise ValueError(f"--{option} {folder}: {error}") from error
 
 
 def at_least(option: str, value: float | None, low: float) -> None:

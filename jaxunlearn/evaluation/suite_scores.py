@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxunlearn.evaluation import aggregates, membership, memorization, separation
-from jaxunlearn.evaluation.answer_log import Scores, add_mean, answer_scores
+from jaxunlearn.evaluation.answer_log import OUTSIDE, Scores, add_mean, answer_scores
 from jaxunlearn.evaluation.intervals import LEVEL, Interval
 from jaxunlearn.evaluation.suite import HOLDOUT, Measured
 from jaxunlearn.evaluation.token_statistics import mean_losses
@@ -88,6 +88,26 @@ def suite_scores(
     else:
         values["memorization"] = aggregates.memorization_score(**parts)
     return SuiteScores(found, block)
+
+
+def score_names() -> list[str]:
+    """Return the name of every score that an evaluation of a model may give."""
+    kinds = (
+        *("loss", "probability", "paraphrased_probability", "perplexity"),
+        *("rouge", "rouge_f1", "rouge1"),
+        *("truth_ratio", "truth_ratio_arithmetic", "truth_share"),
+        *("extraction_strength", "exact_memorization"),
+    )
+    outside = ("loss", "probability", "perplexity", "rouge", "rouge_f1", "rouge1")
+    outside += ("truth_ratio", "truth_ratio_arithmetic")
+    of_sets = [f"{name}_{kind}" for name in ("forget", "retain") for kind in kinds]
+    of_sets += [f"{name}_{kind}" for name in OUTSIDE for kind in outside]
+    attacks = [f"mia_{attack}" for attack in membership.ATTACKS]
+    rates = [f"{a}_{kind}" for a in attacks for kind in ("auc", "tpr_at_1_fpr")]
+    others = ("holdout_loss", "privleak", "s_mia", "privacy", "memorization")
+    others += ("model_utility", "model_utility_arithmetic", "uds", "logit_lens_depth")
+    quality = [f"forget_quality{suffix}" for suffix in ("", "_log10", "_statistic")]
+    return [*of_sets, *rates, *others, *quality]
 
 
 def attack_scores(

@@ -12,7 +12,7 @@ from jaxunlearn.report.influence_page import (
 )
 from jaxunlearn.report.outcome import Verdict, loss_rows, verdict
 from jaxunlearn.report.page import write_report
-from jaxunlearn.report.tables import console_table, html_table, text_of
+from jaxunlearn.report.tables import console_table, html_table, text_of, visible
 
 __all__ = [
     "ComparedRun",
@@ -29,6 +29,7 @@ __all__ = [
     "sentence_of",
     "text_of",
     "verdict",
+    "visible",
     "write_comparison",
     "write_influence_page",
     "write_report",

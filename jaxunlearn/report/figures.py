@@ -21,6 +21,7 @@ METHOD_COLOURS = ("#cc79a7", "#e69f00", "#56b4e9", "#f0e442")
 _METHOD_MARKERS = ("D", "s", "P", "X")
 _DASHED = (0, (4, 2))
 _MAX_BARS = 20
+_FAR_APART = 20  # times; then bars stand on a logarithmic axis
 
 
 def loss_curves(
@@ -136,7 +137,8 @@ def relative_changes(changed: Mapping[str, Sequence[Mapping]]) -> "Figure":
             the number of their layer share a bar, the largest change among them.
 
     Returns:
-        The figure.
+        The figure. Its axis is logarithmic where changes differ much, so that a small
+        one is not lost beside a large one; a leaf that was not changed has no bar.
     """
     bars = {method: _by_leaf(rows) for method, rows in changed.items()}
     leaves = list(dict.fromkeys(leaf for rows in bars.values() for leaf in rows))
@@ -157,6 +159,7 @@ def relative_changes(changed: Mapping[str, Sequence[Mapping]]) -> "Figure":
             color=METHOD_COLOURS[position % len(METHOD_COLOURS)],
             label=method,
         )
+    _stretch_bars(axes, [100 * x for rows in bars.values() for x in rows.values()])
     axes.set_yticks(range(len(leaves)), leaves)
     axes.set_ylim(len(leaves) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
@@ -233,6 +236,17 @@ def _frame_plane(axes: "Axes", losses: Mapping, target: float, allowed: float) -
         style = {"ha": "right", "va": "bottom", "color": INK, "fontsize": 9}
         note += f"{before['forget']:.3g}"
         axes.annotate(note, (0.99, 0.02), xycoords="axes fraction", **style)
+
+
+def _stretch_bars(axes: "Axes", lengths: Sequence[float]) -> None:
+    """A logarithmic axis where the longest bar would hide the shortest."""
+    seen = [x for x in lengths if math.isfinite(x) and x > 0]
+    if not seen or max(seen) < _FAR_APART * min(seen):
+        return
+    axes.set_xscale("log")
+    axes.set_xlim(min(seen) / 3, max(seen) * 1.5)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel(f"{axes.get_xlabel()}\nno bar: not changed")
 
 
 def _by_leaf(rows: Sequence[Mapping]) -> dict[str, float]:

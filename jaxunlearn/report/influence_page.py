@@ -8,6 +8,8 @@ from markupsafe import Markup
 
 from jaxunlearn.files import write_text
 from jaxunlearn.report.tables import text_of
+from jaxunlearn.report.tables import visible as with_signs
+from jaxunlearn.report.templates import environment
 
 _FOLDER = Path(__file__).parent
 _LEVELS = ((0.5, 3), (0.2, 2), (0.02, 1))  # least share of the strongest, thickness
@@ -79,23 +81,15 @@ def render_influence_page(
     """Renders the page that `write_influence_page` writes."""
     if not queries:
         raise ValueError("queries is empty: the page needs one query or more")
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
+    templates = environment(_FOLDER)
+    templates.filters.update(
         tokens=coloured_tokens,
         strongest=strongest_tokens,
         signed=signed,
         visible=visible,
     )
     examples = [e for q in queries for e in (*q.proponents, *q.opponents)]
-    return environment.get_template("influence_page.html.jinja").render(
+    return templates.get_template("influence_page.html.jinja").render(
         queries=queries,
         facts=facts,
         notes=notes,
@@ -148,7 +142,5 @@ def visible(text: str) -> str:
     >>> visible("a\\n"), visible("")
     ('a↵\\n', '·')
     """
-    shown = "".join(
-        c if c >= " " and c != "\x7f" or c in "\n\t" else "\ufffd" for c in text
-    )
+    shown = with_signs(text)
     return shown.replace("\n", "↵\n").replace("\t", "⇥\t") or "·"

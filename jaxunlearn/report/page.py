@@ -10,7 +10,9 @@ from markupsafe import Markup
 from jaxunlearn.files import write_text
 from jaxunlearn.report import drawing, figures, outcome
 from jaxunlearn.report.marking import mark_answer
+from jaxunlearn.report.settings import settings_tables
 from jaxunlearn.report.tables import html_table, text_of
+from jaxunlearn.report.templates import environment
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -119,22 +121,14 @@ def render_page(results: Mapping, drawn: Mapping[str, "Figure"]) -> str:
     Raises:
         ValueError: If a required key is missing; the message names it.
     """
-    import jinja2
-
     outcome.check_results(results)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
+    templates = environment(_FOLDER)
+    templates.filters.update(
         text=text_of,
         percent=outcome.percent,
         duration=duration,
     )
-    return environment.get_template("page.html.jinja").render(
+    return templates.get_template("page.html.jinja").render(
         results={**dict.fromkeys(_OPTIONAL), **results},
         verdict=outcome.verdict(results),
         tiles=_tiles(results),
@@ -146,6 +140,7 @@ def render_page(results: Mapping, drawn: Mapping[str, "Figure"]) -> str:
             for name, figure in drawn.items()
         },
         examples=_examples(results.get("examples", ())),
+        settings=settings_tables(results.get("settings") or {}),
         shown_at_once=_SHOWN_AT_ONCE,
     )
 

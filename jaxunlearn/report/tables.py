@@ -6,6 +6,7 @@ have four significant digits and stand at the right, percentages too; None is a 
 
 import math
 import numbers
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,15 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _ABSENT = "–"
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_SIGNS: dict[int, str] = {
+    **dict.fromkeys([*range(0x7F, 0xA0), *range(0x202A, 0x202F)], "\ufffd"),
+    **dict.fromkeys([*range(0x2066, 0x206A), *range(0xD800, 0xE000)], "\ufffd"),
+    **{code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\t\n"},
+    0x7F: "\u2421",
+}
 
 
 def console_table(rows: Sequence[Mapping], *, title: str | None = None) -> "Table":
@@ -36,13 +46,13 @@ def console_table(rows: Sequence[Mapping], *, title: str | None = None) -> "Tabl
 
     columns = _columns(rows)
     table = Table(
-        title=None if title is None else Text(title, style="bold"),
+        title=None if title is None else Text(visible(title), style="bold"),
         title_justify="left",
         box=rich.box.SIMPLE_HEAD,
     )
     for column in columns:
         justify = "right" if _is_numeric(rows, column) else "left"
-        table.add_column(Text(column), justify=justify, overflow="fold")
+        table.add_column(Text(visible(column)), justify=justify, overflow="fold")
     for row in rows:
         table.add_row(*(Text(text_of(row[column])) for column in columns))
     return table
@@ -107,8 +117,10 @@ def text_of(value: object) -> str:
 
     >>> text_of(0.123456), text_of(3), text_of(True), text_of(None), text_of("a")
     ('0.1235', '3', 'yes', '–', 'a')
-    >>> text_of(12345.6), text_of(0.00001234), text_of(float("nan"))
-    ('12,346', '1.234e-05', 'not a number')
+    >>> text_of(12345.6), text_of(0.00001234)
+    ('12,346', '1.234e-05')
+    >>> text_of(float("nan")), text_of(float("-inf")), text_of("a\x1b[0m")
+    ('–', '−∞', 'a␛[0m')
     """
     if value is None:
         return _ABSENT
@@ -118,9 +130,24 @@ def text_of(value: object) -> str:
         return f"{value:,}" if abs(value) >= 10_000 else str(value)
     if isinstance(value, numbers.Real):
         if math.isnan(value):
-            return "not a number"
+            return _ABSENT
+        if math.isinf(value):
+            return "∞" if value > 0 else "−∞"
         return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"
-    return value if isinstance(value, str) else str(value)
+    return visible(value if isinstance(value, str) else str(value))
+
+
+def visible(text: str) -> str:
+    """A text without characters that command a terminal or turn what is shown.
+
+    Control characters are shown by their signs, and what reverses the direction of the
+    text around it, or is half a character, by a replacement sign. Line ends and
+    tabulators stay.
+
+    >>> visible("a\x1b[31m\x7f\u202eb\n")
+    'a␛[31m␡�b\n'
+    """
+    return text.translate(_SIGNS) if _HIDDEN.search(text) else text
 
 
 def _columns(rows: Sequence[Mapping]) -> list[str]:

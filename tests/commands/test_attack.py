@@ -15,7 +15,7 @@ from jaxunlearn.commands.attack import (
     entries_of,
     finished,
 )
-from jaxunlearn.commands.attack_inputs import prepare
+from jaxunlearn.commands.attack_inputs import prepare, read_given
 from jaxunlearn.commands.attack_table import ATTACKS
 from jaxunlearn.evaluation.attacks import Recovered
 
@@ -172,7 +172,7 @@ def test_of_several_references_the_nearest_counts(options, count_runs, tiny):
     itself = dataclasses.replace(
         options, reference=(*options.reference, str(tiny.model))
     )
-    (entry, _) = entries_of("logit_lens", prepare(itself), itself)
+    (entry, _) = entries_of("logit_lens", prepare(itself, read_given(itself)), itself)
     assert entry["reference"] == "model"
     assert entry["excess"]["value"] == 0
     assert not entry["recovers"]

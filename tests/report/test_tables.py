@@ -58,4 +58,4 @@ def test_bad_rows_are_an_error(table):
 def test_numbers_of_every_size_are_short():
     for value in (1e-12, 0.5, 3.14159265, 98765.4321, 2**40, 1e30):
         assert len(text_of(value)) <= 17
-    assert text_of(float("nan")) == "not a number"
+    assert text_of(float("nan")) == "–"

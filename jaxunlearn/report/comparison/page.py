@@ -25,6 +25,7 @@ from jaxunlearn.report.comparison.runs import ComparedRun
 from jaxunlearn.report.drawing import inline_svg, save_figure
 from jaxunlearn.report.export import write_tables
 from jaxunlearn.report.tables import html_table
+from jaxunlearn.report.templates import environment
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -147,18 +148,10 @@ def render_comparison(runs: Sequence[ComparedRun], drawn: Sequence[Drawn]) -> st
     Returns:
         The HTML text.
     """
-    import jinja2
-
     check_runs(runs)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDERS),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(short=scores.short)
-    environment.globals.update(
+    templates = environment(*_FOLDERS)
+    templates.filters.update(short=scores.short)
+    templates.globals.update(
         direction=tables.direction_of,
         label_of=scores.label_of,
         look=look,
@@ -173,7 +166,7 @@ def render_comparison(runs: Sequence[ComparedRun], drawn: Sequence[Drawn]) -> st
     )
     leading, others = scores.leading_scores(runs), scores.other_scores(runs)
     shown = examples.compared_examples(runs)
-    return environment.get_template("comparison.html.jinja").render(
+    return templates.get_template("comparison.html.jinja").render(
         runs=runs,
         figures=_inline(drawn),
         leading=leading,
