@@ -13,9 +13,10 @@ from jaxunlearn.evaluation.answer_log import AnswerLog, Scores, answer_scores
 from jaxunlearn.evaluation.logs import read_logs, read_stated, write_open_unlearning
 from jaxunlearn.evaluation.open_unlearning_log import plain
 from jaxunlearn.evaluation.rouge import splitter
-from jaxunlearn.files import locked_file, write_json
+from jaxunlearn.files import locked_file
 from jaxunlearn.provenance import versions
 from jaxunlearn.report import console_table
+from jaxunlearn.sealed import write_sealed
 
 FORMAT = "jaxunlearn scores"
 LOG_WORDS = "open_unlearning"
@@ -190,7 +191,7 @@ def write_scores(
         "notes": scores.notes,
         "not_computed": scores.missing | infinite,
     }
-    write_json(options.out, jsonable(scores.values | stands_behind | blocks))
+    write_sealed(options.out, jsonable(scores.values | stands_behind | blocks))
 
 
 def jsonable(value: Any) -> Any:

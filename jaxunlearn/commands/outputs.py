@@ -43,8 +43,8 @@ def check_output(
         for one in paths_of(given):
             if same(path, one):
                 raise ValueError(
-                    f"--{option} {path} is what --{other} reads, and would be lost: "
-                    f"name another file"
+                    f"--{option} {path} is the file of --{other}, which would be lost: "
+                    f"name another"
                 )
     if kind is not None and path.exists():
         if not readable_as(path, ours or is_form(f"jaxunlearn {kind}")):

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from jaxunlearn.commands.console import console, working
+from jaxunlearn.commands.console import say, working
+from jaxunlearn.commands.outputs import check_folder
 
 if TYPE_CHECKING:
     from jaxunlearn.report import ComparedRun
@@ -36,12 +37,13 @@ def report(
     """
     from jaxunlearn.report import read_runs, write_comparison
 
+    check_folder("out", out)
     called = None if names is None else [name.strip() for name in names.split(",")]
     found = read_runs(runs, names=called)
     with working("Drawing"):
         page = write_comparison(found, out)
     tell(found)
-    console.print(f"Report: {page}", soft_wrap=True)
+    say(f"Report: {page}")
     return 0
 
 
@@ -51,4 +53,4 @@ def tell(runs: "list[ComparedRun]") -> None:
 
     for run in runs:
         sentence = sentence_of(run) or "Nothing to compare with a retrained model."
-        console.print(f"{run.name}: {sentence}", markup=False, highlight=False)
+        say(f"{run.name}: {sentence}")

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import numbers
 import os
 import re
@@ -9,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jaxunlearn.files import write_text
-from jaxunlearn.report.tables import text_of
+from jaxunlearn.report.tables import text_of, visible
 
 _MOST_LATEX_ROWS = 200
 _LATEX = {
@@ -27,6 +28,7 @@ _LATEX = {
     ">": r"\textgreater{}",
     "–": "--",
     "−": "$-$",
+    "∞": r"$\infty$",
     "\n": " ",
 }
 
@@ -39,7 +41,7 @@ def csv_text(rows: Sequence[Mapping]) -> str:
 
     Returns:
         The text. Numbers have all their digits, so that reading them gives them back;
-        None is empty.
+        None, and what is no finite number, is empty.
 
     Raises:
         ValueError: There are no rows, or their keys differ.
@@ -51,8 +53,8 @@ def csv_text(rows: Sequence[Mapping]) -> str:
     columns = _columns(rows)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([row[column] for column in columns] for row in rows)
+    writer.writerow(map(visible, columns))
+    writer.writerows([_csv_cell(row[column]) for column in columns] for row in rows)
     return text.getvalue()
 
 
@@ -82,7 +84,7 @@ def latex_table(rows: Sequence[Mapping], *, caption: str = "") -> str:
     columns = _columns(rows)
     sides = "".join("r" if _numeric(rows, column) else "l" for column in columns)
     lines = [r"\begin{tabular}{" + sides + "}", r"\toprule"]
-    lines += [_line(columns), r"\midrule"]
+    lines += [_line(list(map(visible, columns))), r"\midrule"]
     lines += [_line([text_of(row[column]) for column in columns]) for row in rows]
     lines += [r"\bottomrule", r"\end{tabular}"]
     if caption:
@@ -139,6 +141,13 @@ def write_tables(
     for path, text in zip(paths, texts.values(), strict=True):
         write_text(path, text)
     return paths
+
+
+def _csv_cell(value: object) -> object:
+    if isinstance(value, str):
+        return visible(value)
+    missing = isinstance(value, numbers.Real) and not math.isfinite(value)
+    return None if missing else value
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -90,9 +90,9 @@ def html_table(rows: Sequence[Mapping], *, caption: str | None = None) -> Markup
     }
     lines = [Markup("<table>")]
     if caption is not None:
-        lines.append(Markup("<caption>{}</caption>").format(caption))
+        lines.append(Markup("<caption>{}</caption>").format(visible(caption)))
     heads = (
-        Markup('<th scope="col"{}>{}</th>').format(classes[column], column)
+        Markup('<th scope="col"{}>{}</th>').format(classes[column], visible(column))
         for column in columns
     )
     lines.append(Markup("<thead><tr>{}</tr></thead>").format(Markup("").join(heads)))
@@ -100,7 +100,7 @@ def html_table(rows: Sequence[Mapping], *, caption: str | None = None) -> Markup
     for row in rows:
         cells = (
             Markup('<td data-label="{}"{}>{}</td>').format(
-                column,
+                visible(column),
                 Markup(' class="absent"') if row[column] is None else classes[column],
                 text_of(row[column]),
             )

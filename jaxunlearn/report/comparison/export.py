@@ -66,7 +66,9 @@ def _summary(runs: Sequence[ComparedRun]) -> list[dict]:
 def _scores(runs: Sequence[ComparedRun]) -> list[dict]:
     names = [*leading_scores(runs), *other_scores(runs)]
     return [
-        {"run": run.name, "score": score} | compared(run, score)._asdict()
+        {"run": run.name, "score": score}
+        | compared(run, score)._asdict()
+        | {k: run.block("counts").get(score, {}).get(k) for k in ("used", "left_out")}
         for run in runs
         for score in names
         if run.scores.get(score) is not None

@@ -1,16 +1,20 @@
 """The files that runs leave behind: which forms there are, and what each must hold.
 
 A shape describes JSON: `str`; `float`, a number or null; `bool`; `[shape]`, a list;
-`{str: shape}`, an object with any names; an object of names, of which those that end in
-"?" may be absent or null and any others are let through; None, anything.
+`(shape, shape)`, a list of just these; `{str: shape}`, an object with any names; an
+object of names, of which those that end in "?" may be absent or null and any others are
+let through; None, anything.
 """
 
 import json
+import reprlib
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxunlearn.sealed import read_sealed_lines
+from jaxunlearn.files import parse_json
+from jaxunlearn.sealed import SEAL, read_sealed_lines, seal_of
 
 FORMS = {
     "scores": "scores.json",
@@ -23,13 +27,14 @@ FORMS = {
 TRAINING_RUN = "run.json"
 """Beside the others in the directory of a training run; says how it was trained."""
 
+_ABOUT = {"versions?": {str: None}}
 _INTERVALS = {str: [float]}
 _INTERVAL = {"value": float, "low?": float, "high?": float}
 _MODEL = {"name?": str, "count?": float, "scores": {str: float}}
 _CURVES = {str: [{"x": None, "value": float, "low?": float, "high?": float}]}
 SHAPES: Mapping[str, Any] = {
     "scores": {
-        "about?": {},
+        "about?": _ABOUT,
         "intervals?": _INTERVALS,
         "reference?": {**_MODEL, "intervals?": _INTERVALS},
         "original?": _MODEL,
@@ -50,7 +55,7 @@ SHAPES: Mapping[str, Any] = {
                 "prompt": str,
                 "truth": str,
                 "answers?": {str: str},
-                "tokens?": {str: [[None]]},
+                "tokens?": {str: [(str, float)]},
             }
         ],
         "layers?": [{"layer": str}],
@@ -60,9 +65,11 @@ SHAPES: Mapping[str, Any] = {
         },
         "cost?": {"seconds?": {str: float}, "peak_bytes?": float, "flops?": float},
         "not_computed?": {str: str},
+        "counts?": {str: {"used": float, "left_out": float}},
+        "notes?": {str: str},
     },
     "attack": {
-        "about?": {},
+        "about?": _ABOUT,
         "attacks": [
             {
                 "name": str,
@@ -81,9 +88,9 @@ SHAPES: Mapping[str, Any] = {
     "unlearning": {
         "trials": [{"scale": float, "forget": float, "retain": float}],
         "losses?": {"before": {str: float}, "after": {str: float}},
-        "versions?": {},
+        "versions?": {str: None},
     },
-    "run": {"recipe?": {}, "versions?": {}},
+    "run": {"recipe?": {}, "versions?": {str: None}},
 }
 
 
@@ -106,6 +113,12 @@ def read_form(path: Path, form: str | None = None) -> tuple[str, Any]:
     value = _parse(_text(path), path, 1)
     form = form or _form_of(value, path)
     check(value, SHAPES[form], str(path))
+    seal = value.pop(SEAL, None)
+    if seal is not None and seal != seal_of(value):
+        raise ValueError(
+            f"{path} is damaged (its hash is not that of its contents: a bit was lost, "
+            f"or it was edited): make it again"
+        )
     return form, value
 
 
@@ -122,6 +135,11 @@ def check(value: Any, shape: Any, where: str) -> None:
         _expect(isinstance(value, list), value, "a list", where)
         for position, item in enumerate(value):
             check(item, shape[0], f"{where}: {position}")
+    elif isinstance(shape, tuple):
+        fits = isinstance(value, list) and len(value) == len(shape)
+        _expect(fits, value, f"a list of {len(shape)}", where)
+        for position, (item, inner) in enumerate(zip(value, shape, strict=True)):
+            check(item, inner, f"{where}: {position}")
     elif isinstance(shape, dict):
         _expect(isinstance(value, dict), value, "an object", where)
         if str in shape:
@@ -145,13 +163,14 @@ def check(value: Any, shape: Any, where: str) -> None:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a JSON value is a number; true and false are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether a JSON value is a number that a float can hold; true is none."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and abs(value) <= sys.float_info.max
 
 
 def _expect(condition: bool, value: Any, expected: str, where: str) -> None:
     if not condition:
-        text = repr(value)
+        text = reprlib.repr(value)
         text = text if len(text) <= 60 else text[:59] + "…"
         raise ValueError(f"{where}: {text} where {expected} was expected")
 
@@ -195,10 +214,12 @@ def _text(path: Path) -> str:
 
 def _parse(text: str, path: Path, first_line: int) -> Any:
     try:
-        return json.loads(text)
+        return parse_json(text)
     except json.JSONDecodeError as error:
         line = first_line + error.lineno - 1
         raise ValueError(
             f"{path}: line {line} is not JSON ({error.msg}): the file is cut off or "
             f"damaged; make it again"
         ) from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}: make it again") from error

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from markupsafe import Markup
 
 from jaxunlearn.report.drawing import BLUE, INK, PAPER, WIDTH, plain_axes
+from jaxunlearn.report.tables import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -102,7 +103,7 @@ def plain(text: str) -> str:
     """
     if len(text) > _LONGEST:
         text = f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 2 + 1 :]}"
-    text = text.replace("\n", " ").replace("$", r"\$")
+    text = visible(text).replace("\n", " ").replace("$", r"\$")
     return " " + text if text.startswith("_") else text  # "_" hides from legends
 
 

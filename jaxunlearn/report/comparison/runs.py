@@ -13,6 +13,7 @@ from jaxunlearn.report.comparison.format import (
     read_form,
 )
 from jaxunlearn.report.comparison.track import TRACK, Tracked, read_track
+from jaxunlearn.report.tables import visible
 
 
 class Curve(NamedTuple):
@@ -93,6 +94,7 @@ def read_runs(
     places = [Path(path) for path in paths]
     found = [_read(path) for path in places]
     called = list(names) if names is not None else _names(places, found)
+    called = [visible(name) for name in called]
     files: dict[str, dict[str, tuple[Path, Any]]] = {}
     for name, of_run in zip(called, found, strict=True):
         known = files.setdefault(name, {})

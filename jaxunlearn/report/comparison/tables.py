@@ -200,12 +200,24 @@ def _cell(run: ComparedRun, score: str, *, best: bool) -> Markup | None:
     if found.value is None:
         return None
     parts = [_value(found.value, found.low, found.high, best=best)]
+    left_out = counted(run, score)
+    if left_out is not None:
+        parts.append(Markup("<small>{}</small>").format(left_out))
     if found.difference is not None:
         away = [difference_text(found.difference)]
         if found.half_widths is not None:
             away.append(f"{times(found.half_widths)} hw")
         parts += [Markup('<small class="away">{}</small>').format(one) for one in away]
     return Markup("").join(parts)
+
+
+def counted(run: ComparedRun, score: str) -> str | None:
+    """Over how many of the questions a score is a mean, where some had no value."""
+    count = run.block("counts").get(score, {})
+    used, left_out = count.get("used"), count.get("left_out")
+    if used is None or not left_out:
+        return None
+    return f"{used:g} of {used + left_out:g} questions"
 
 
 def _value(
