@@ -86,7 +86,8 @@ def compare(options: argparse.Namespace) -> None:
     """Run both sides in turn and print the tables."""
     from bench_influence_table import print_tables
 
-    from jaxunlearn.provenance import versions
+    from jaxunlearn.files import write_json
+from jaxunlearn.provenance import versions
 
     if (options.peers is None) != (options.baselines is None):
         raise ValueError("--peers and --baselines belong together: give both or none")
@@ -133,8 +134,7 @@ def compare(options: argparse.Namespace) -> None:
     print(json.dumps(versions()))
     report = print_tables(rows, scores, imported)
     if options.out:
-        text = json.dumps({"versions": versions(), "rows": report}, indent=1)
-        options.out.write_text(text + "\n")
+        write_json(options.out, {"versions": versions(), "rows": report})
 
 
 def run_row(options: argparse.Namespace) -> None:
