@@ -87,7 +87,7 @@ def compare(options: argparse.Namespace) -> None:
     from bench_influence_table import print_tables
 
     from jaxunlearn.files import write_json
-from jaxunlearn.provenance import versions
+    from jaxunlearn.provenance import versions
 
     if (options.peers is None) != (options.baselines is None):
         raise ValueError("--peers and --baselines belong together: give both or none")
