@@ -129,7 +129,7 @@ def test_finished_attacks_are_not_run_again(options, count_runs, capsys, monkeyp
     assert run is attack_table.ATTACKS["prefixes"].run
     assert attack(two) == 0
     assert {name for name, _ in count_runs} == {"prefixes"}
-    assert "going on" in capsys.readouterr().out
+    assert "Taking up" in capsys.readouterr().out
     assert read(two.out)["attacks"][0] == first["attacks"][0]
 
     count_runs.clear()
