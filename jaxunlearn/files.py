@@ -13,7 +13,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,26 @@ def read_arrays(path: Path | str, *, remedy: str) -> dict[str, np.ndarray]:
         ) from error
 
 
+def write_tensors(
+    path: Path | str, tensors: Mapping[str, Any], metadata: Mapping[str, str]
+) -> None:
+    """Write a ``.safetensors`` file, whole or not at all.
+
+    Its library writes an array's memory as it lies; so each is first brought into the
+    order of rows, and of this machine's bytes, where it is not.
+    """
+    from safetensors.numpy import save_file
+
+    arrays = {name: row_by_row(array) for name, array in tensors.items()}
+    write_whole(path, lambda temporary: save_file(arrays, temporary, dict(metadata)))
+
+
+def row_by_row(array: Any) -> np.ndarray:
+    """Return an array laid out row by row, in this machine's order of bytes."""
+    array = np.asarray(array)
+    return np.asarray(array, array.dtype.newbyteorder("="), order="C")
+
+
 def read_json(path: Path | str, *, infinity: bool = False) -> Any:
     """Read a JSON file; ``infinity`` as in :func:`parse_json`.
 
@@ -213,19 +233,36 @@ def sha256_of(path: Path | str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_checksums(directory: Path | str) -> None:
-    """Write ``checksums.json`` into a folder: the SHA-256 of each file below it."""
+def write_checksums(
+    directory: Path | str, names: Collection[str] | None = None
+) -> None:
+    """Write ``checksums.json`` into a folder: the SHA-256 of files below it.
+
+    Args:
+      directory: The folder.
+      names: The files, by relative path; None is all of them.
+    """
     directory = Path(directory)
-    found = {name: sha256_of(directory / name) for name in file_names(directory)}
+    names = file_names(directory) if names is None else sorted(names)
+    found = {name: sha256_of(directory / name) for name in names}
     write_json(directory / CHECKSUMS, {"sha256": found})
 
 
-def check_checksums(directory: Path | str, *, remedy: str) -> bool:
+def named_checksums(directory: Path | str) -> set[str]:
+    """Return the files that a folder's ``checksums.json`` names; none without one."""
+    return set(read_checksums(Path(directory), "restore it, or delete it"))
+
+
+def check_checksums(
+    directory: Path | str, *, remedy: str, only: Callable[[str], bool] | None = None
+) -> bool:
     """Compare the files below a folder with its ``checksums.json``.
 
     Args:
       directory: The folder.
       remedy: What the user is to do where a file is damaged; ends the message.
+      only: Says by relative path which of the files that it names are compared; None
+        compares all.
 
     Returns:
       Whether there was a ``checksums.json``; files that it does not name are not looked
@@ -235,17 +272,10 @@ def check_checksums(directory: Path | str, *, remedy: str) -> bool:
       ValueError: A file that it names is missing, or is not the one that was written.
     """
     directory = Path(directory)
-    path = directory / CHECKSUMS
-    if not path.exists():
-        return False
-    written = read_json(path)
-    written = written.get("sha256") if isinstance(written, dict) else None
-    if not isinstance(written, dict):
-        raise ValueError(f"{path} is damaged: {remedy}")
-    for name, expected in written.items():
+    for name, expected in read_checksums(directory, remedy).items():
         file = directory / name
-        if not within(directory, file):
-            raise ValueError(f"{path} names {name!r}, outside its folder: {remedy}")
+        if only is not None and not only(name):
+            continue
         if not file.is_file():
             raise ValueError(f"{file} is missing: {remedy}")
         if sha256_of(file) != expected:
@@ -253,7 +283,23 @@ def check_checksums(directory: Path | str, *, remedy: str) -> bool:
                 f"{file} is damaged or was changed (its SHA-256 is not the one in "
                 f"{CHECKSUMS}): {remedy}"
             )
-    return True
+    return (directory / CHECKSUMS).exists()
+
+
+def read_checksums(directory: Path, remedy: str) -> dict[str, str]:
+    """Return the SHA-256 of each file that a folder's ``checksums.json`` names."""
+    path = directory / CHECKSUMS
+    if not path.exists():
+        return {}
+    written = read_json(path)
+    written = written.get("sha256") if isinstance(written, dict) else None
+    if not isinstance(written, dict):
+        raise ValueError(f"{path} is damaged: {remedy}")
+    for name in written:
+        # By its letters: a file itself may be a link, as in the hub's cache.
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError(f"{path} names {name!r}, outside its folder: {remedy}")
+    return written
 
 
 def file_names(directory: Path) -> list[str]:

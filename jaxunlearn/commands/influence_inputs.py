@@ -95,6 +95,8 @@ def model_directory(model: str) -> tuple[Path, Path | None]:
     ``model`` is a Hugging Face directory; that of a run, which has one as ``model/``;
     or a name on the hub.
     """
+    from jaxunlearn.models.huggingface import local_directory
+
     directory = Path(model)
     if (directory / "run.json").is_file():
         if not (directory / "model" / "config.json").is_file():
@@ -103,8 +105,7 @@ def model_directory(model: str) -> tuple[Path, Path | None]:
                 f"the same `jaxunlearn train` command"
             )
         return directory / "model", directory
-    if not directory.exists() and (directory.is_absolute() or model.startswith(".")):
-        raise FileNotFoundError(f"--model {model}: no such directory")
+    directory = local_directory(model)
     beside = directory.name == "model" and (directory.parent / "run.json").is_file()
     return directory, directory.parent if beside else None
 

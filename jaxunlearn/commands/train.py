@@ -148,7 +148,8 @@ def train(
         tracker = None if followed is None else tracker_of(run, followed, methods)
         losses = evaluations(run, held_out, tracker)
         result = train_run(run, params, evaluate=losses)
-        save_pretrained(run.model, result.params, out / "model", run.tokenizer)
+        folder = out / "model"
+        save_pretrained(run.model, result.params, folder, run.tokenizer, source=model)
         table = console_table(result.evaluations, title="Mean loss (nats a token)")
         console.print(table)
         if recording is not None:
@@ -166,9 +167,12 @@ def starting_point(
     import jax
 
     from jaxunlearn.models import GPT2, load_config, load_pretrained
+    from jaxunlearn.models.config_file import with_tokens
+    from jaxunlearn.models.huggingface import check_memory, parameter_shapes
 
     if Path(model).is_file():
         network = GPT2(load_config(model))
+        check_memory(parameter_shapes(network), model)
         params = network.init(key=jax.random.key(seed))
         if tokenizer is None:
             words = train_tokenizer(
@@ -181,6 +185,7 @@ def starting_point(
         words = load_tokenizer(tokenizer or model)
         network, params = load_pretrained(model)
     check_tokenizer(words, network.config.vocab_size)
+    network = GPT2(with_tokens(network.config, words))
     if dropout is not None:
         rates = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), dropout)
         network = GPT2(dataclasses.replace(network.config, **rates))

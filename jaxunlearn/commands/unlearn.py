@@ -99,7 +99,8 @@ def carry_out(removal: Removal, options: Options, limits) -> int:
     if not outcome.reached and outcome.status != "given_scale":
         console.print(f"No model was written. Details: {out / 'unlearning.json'}")
         return 1
-    save_pretrained(removal.model, outcome.params, out, removal.tokenizer)
+    words, source = removal.tokenizer, options.model
+    save_pretrained(removal.model, outcome.params, out, words, source=source)
     console.print(f"Model and unlearning.json: {out}")
     return 0
 

@@ -21,8 +21,8 @@ from jaxunlearn.data.tables import (
     plain_rows,
     table_values,
 )
-from jaxunlearn.data.tokenizer import is_hub_name
 from jaxunlearn.files import DECODER, JSON_LEVELS, TOO_DEEP, nested_beyond
+from jaxunlearn.hub import is_repository
 
 _JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 _TEXT_SUFFIXES = ("", ".txt", ".text", ".md")
@@ -246,7 +246,7 @@ def _is_hub_data(name: str) -> bool:
     parts = _HUB_PARTS.fullmatch(name)
     if not parts or Path(name).suffix.lower() in _FILE_SUFFIXES:
         return False
-    return is_hub_name(parts[1])
+    return is_repository(parts[1])
 
 
 def _hub_values(name: str) -> list[Record]:

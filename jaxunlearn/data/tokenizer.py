@@ -2,14 +2,15 @@
 
 import importlib.util
 import os
-import re
 import warnings
 from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxunlearn.data.fields import listed
 from jaxunlearn.files import read_json
+from jaxunlearn.hub import check_folder, local_folder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 END_OF_TEXT = "<|endoftext|>"
+TOKENIZER_FILES = [
+    *("config.json", "tokenizer*", "*tokens*.json", "vocab*", "merges.txt", "*.model"),
+    *("tekken.json", "chat_template*", "additional_chat_templates/*"),
+]
+"""The files of a repository on the Hub that make its tokenizer."""
 # Every byte has a token, so that any text has a tokenisation, and the end of text.
 _MIN_VOCAB_SIZE = 256 + 1
 # The files that hold a vocabulary, in the order in which transformers prefers them.
@@ -37,7 +43,6 @@ JSON_FILES = (
     "added_tokens.json",
     "config.json",
 )
-_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
 class TokenizerWarning(UserWarning):
@@ -106,22 +111,18 @@ def load_tokenizer(
 
     Raises:
         FileNotFoundError: There is no such directory or model, or it lacks those files.
-        ValueError: The files are damaged or name no end-of-text token.
+        ValueError: The files are damaged, differ from those that the directory's
+            `checksums.json` tells of, or name no end-of-text token.
 
     Warns:
         TokenizerWarning: The class that is named does not split text as tokenizer.json
             says; as in transformers, the class prevails.
     """
     name = os.fspath(path_or_hub_name)
-    folder = Path(name)
-    if folder.is_file():
-        raise ValueError(f"{name} is a file: name the directory that holds it")
-    if not folder.is_dir() and not is_hub_name(name):
-        raise FileNotFoundError(
-            f"no directory {name}, and the Hugging Face Hub has no such names"
-        )
+    folder = local_folder(name, TOKENIZER_FILES)
+    check_folder(folder, only=is_tokenizer_file)
     try:
-        tokenizer = _from_folder(folder) if folder.is_dir() else _from_hub(name)
+        tokenizer = _from_folder(folder)
         template_ids(tokenizer)
     except FileNotFoundError:
         raise
@@ -137,6 +138,11 @@ def load_tokenizer(
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def is_tokenizer_file(name: str) -> bool:
+    """Says whether a model directory's file is part of its tokenizer."""
+    return any(fnmatchcase(name, pattern) for pattern in TOKENIZER_FILES)
 
 
 def encode(
@@ -172,18 +178,6 @@ def template_ids(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[
     raise ValueError(
         f"it encodes {text!r} as {own} without its template and as {whole} with it: "
         "the template is not tokens before and after the text"
-    )
-
-
-def is_hub_name(name: str) -> bool:
-    """Says whether a name is to be asked for on the Hub: no path has its shape.
-
-    >>> is_hub_name("gpt2"), is_hub_name("./gpt2"), is_hub_name("runs/a/model")
-    (True, False, False)
-    """
-    first = name.split("/")[0]
-    return bool(_HUB_NAME.fullmatch(name)) and not (
-        "/" in name and Path(first).is_dir()
     )
 
 
@@ -303,15 +297,3 @@ def _tell_other_splitting(folder: Path, tokenizer: "PreTrainedTokenizerBase") ->
             TokenizerWarning,
             stacklevel=4,
         )
-
-
-def _from_hub(name: str) -> Any:
-    import transformers
-
-    try:
-        return transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise FileNotFoundError(
-            f"no directory {name}, and the Hugging Face Hub gives no tokenizer of that "
-            f"name: {error}"
-        ) from error

@@ -9,7 +9,7 @@ _HOME = {
     "generate": "generation",
     "load_config": "config_file",
     "load_pretrained": "huggingface",
-    "save_pretrained": "huggingface",
+    "save_pretrained": "saving",
 }
 __all__ = list(_HOME)
 

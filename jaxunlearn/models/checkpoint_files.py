@@ -7,6 +7,8 @@ Whatever its layout, a checkpoint becomes a dict of tensors under torch's names
 import contextlib
 import json
 import mmap
+import os
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +16,8 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+
+from jaxunlearn.files import read_json
 
 
 class Tensor(NamedTuple):
@@ -27,24 +31,34 @@ class Tensor(NamedTuple):
 def read_checkpoint(directory: Path) -> dict[str, Tensor]:
     """Return the tensors of the first layout found in ``directory``; see ``LAYOUTS``.
 
+    Warns where there are others: they may hold other weights, and are not read.
+
     Raises:
       FileNotFoundError: The directory holds no weights, or not every shard.
-      ValueError: A file is truncated or corrupt.
+      ValueError: A file is truncated or corrupt, or an index names what is no file of
+        its directory.
       ImportError: The weights are a torch pickle and torch is not installed.
     """
-    for name, read in LAYOUTS.items():
-        if (directory / name).is_file():
-            return read(directory / name)
-    found = ", ".join(sorted(p.name for p in directory.iterdir())) or "nothing"
-    raise FileNotFoundError(
-        f"{directory} holds no weights: it needs one of {', '.join(LAYOUTS)}, "
-        f"and holds {found}"
-    )
+    layouts = layouts_in(directory)
+    if not layouts:
+        found = ", ".join(sorted(p.name for p in directory.iterdir())) or "nothing"
+        raise FileNotFoundError(
+            f"{directory} holds no weights: it needs one of {', '.join(LAYOUTS)}, "
+            f"and holds {found}"
+        )
+    chosen, *others = layouts
+    if others:
+        warnings.warn(
+            f"{directory} holds weights several times, and they may differ: {chosen} "
+            f"is read, as transformers does, and not {', '.join(others)}",
+            stacklevel=3,
+        )
+    return LAYOUTS[chosen](directory / chosen)
 
 
-def has_weights(directory: Path) -> bool:
-    """Say whether ``directory`` holds a layout that ``read_checkpoint`` reads."""
-    return any((directory / name).is_file() for name in LAYOUTS)
+def layouts_in(directory: Path) -> list[str]:
+    """Return the layouts in ``directory`` that ``read_checkpoint`` reads, in order."""
+    return [name for name in LAYOUTS if (directory / name).is_file()]
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -58,7 +72,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
             start = 8 + int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(start - 8))
         data = np.memmap(path, np.uint8, "r", offset=start)
-    names = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+    names = dict(F64="float64", F32="float32", F16="float16", BF16="bfloat16")
 
     def tensor(entry: dict[str, Any]) -> Tensor:
         shape, dtype = tuple(entry["shape"]), names.get(entry["dtype"], entry["dtype"])
@@ -109,23 +123,44 @@ def read_torch(path: Path) -> dict[str, Tensor]:
         tensors = torch.load(
             path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
         )
-        return {
-            name: Tensor(
-                tuple(tensor.shape),
-                str(tensor.dtype).removeprefix("torch."),
-                lambda tensor=tensor: array(tensor.detach()),
-            )
+    odd = [type(tensors).__name__]
+    if isinstance(tensors, dict):
+        odd = [
+            f"{name!r:.60}: {type(tensor).__name__}"
             for name, tensor in tensors.items()
-        }
+            if not isinstance(name, str)
+            or not isinstance(tensor, torch.Tensor)
+            or tensor.layout != torch.strided
+            or tensor.is_quantized
+        ]
+    if odd:
+        raise ValueError(
+            f"{path} is no state dict, from names to dense tensors: it holds {odd[0]}"
+        )
+    return {
+        name: Tensor(
+            tuple(tensor.shape),
+            str(tensor.dtype).removeprefix("torch."),
+            lambda tensor=tensor: array(tensor.detach()),
+        )
+        for name, tensor in tensors.items()
+    }
 
 
 def read_shards(
     index: Path, read: Callable[[Path], dict[str, Tensor]]
 ) -> dict[str, Tensor]:
-    """Read every shard that an ``*.index.json`` names."""
+    """Read every shard that an ``*.index.json`` names; all stand beside it."""
     with readable(index):
-        weight_map = json.loads(index.read_text())["weight_map"]
-        shards = [index.parent / name for name in sorted(set(weight_map.values()))]
+        weight_map = read_json(index)["weight_map"]
+        names = sorted({os.fspath(name) for name in weight_map.values()})
+    foreign = [name for name in names if os.path.basename(name) != name]
+    if foreign:
+        raise ValueError(
+            f"{index} names shards outside its folder, which are not read: "
+            f"{', '.join(foreign)}"
+        )
+    shards = [index.parent / name for name in names]
     absent = [shard.name for shard in shards if not shard.is_file()]
     if absent:
         raise FileNotFoundError(
@@ -138,13 +173,27 @@ def read_shards(
 
 
 LAYOUTS: dict[str, Callable[[Path], dict[str, Tensor]]] = {
-    "model.safetensors.index.json": lambda path: read_shards(path, read_safetensors),
     "model.safetensors": read_safetensors,
-    "flax_model.msgpack": read_flax,
-    "pytorch_model.bin.index.json": lambda path: read_shards(path, read_torch),
+    "model.safetensors.index.json": lambda path: read_shards(path, read_safetensors),
     "pytorch_model.bin": read_torch,
+    "pytorch_model.bin.index.json": lambda path: read_shards(path, read_torch),
+    "flax_model.msgpack": read_flax,
+    "flax_model.msgpack.index.json": lambda path: read_shards(path, read_flax),
 }
-"""The layouts by the file that marks them, in the order they are looked for."""
+"""The layouts by the file that marks them, in the order they are looked for.
+
+The order is that of transformers, which reads no Flax files: they come last.
+"""
+
+
+def layout_files(layout: str) -> list[str]:
+    """Return the patterns of a layout's files.
+
+    >>> layout_files("model.safetensors.index.json")
+    ['model.safetensors.index.json', 'model-*.safetensors']
+    """
+    stem, suffix = layout.removesuffix(".index.json").split(".")
+    return [layout, f"{stem}-*.{suffix}"] if layout.endswith(".json") else [layout]
 
 
 @contextlib.contextmanager

@@ -1,14 +1,23 @@
 """GPT-2's ``config.json``, read and written."""
 
 import dataclasses
-import json
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxunlearn.files import read_json
 from jaxunlearn.models.gpt2 import GPT2Config
 
 OUR_FIELDS = ("attention", "remat", "dtype")
+TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
+ALIASES = {
+    "hidden_size": "n_embd",
+    "max_position_embeddings": "n_positions",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+}
+"""Other names of fields, as in transformers' ``GPT2Config.attribute_map``."""
 REQUIRED = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
 SUPPORTED_ONLY = {
     "is_encoder_decoder": (False, "the model is a decoder"),
@@ -38,10 +47,7 @@ def load_config(path: str | Path) -> GPT2Config:
     path = path / "config.json" if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: it gives the model's shape")
-    try:
-        options = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+    options = read_json(path)
     if not isinstance(options, dict):
         raise ValueError(f"{path} must hold a JSON object, not {options!r:.40}")
     if options.get("model_type", "gpt2") != "gpt2":
@@ -55,15 +61,30 @@ def load_config(path: str | Path) -> GPT2Config:
                 f"{path}: {name}={options[name]!r} is not supported, only {only!r}: "
                 f"{reason}"
             )
+    for alias, name in ALIASES.items():
+        if options.get(name, options.get(alias)) != options.get(
+            alias, options.get(name)
+        ):
+            raise ValueError(
+                f"{path}: {name}={options[name]!r} and {alias}={options[alias]!r} are "
+                f"two names of one size: delete the wrong one"
+            )
+    options = {ALIASES.get(name, name): value for name, value in options.items()}
     absent = [name for name in REQUIRED if name not in options]
     if absent:
         raise ValueError(f"{path} lacks {', '.join(absent)}")
     types = typing.get_type_hints(GPT2Config)
     values = {name: options[name] for name in hugging_face_fields() if name in options}
+    ends = values.get("eos_token_id")
+    if isinstance(ends, list) and ends:  # any of several tokens ends a text
+        values["eos_token_id"] = ends[0]
     for name, value in values.items():
-        if not isinstance(value, int | float if types[name] is float else types[name]):
+        expected = int | float if types[name] is float else types[name]
+        if not isinstance(value, expected) or (
+            isinstance(value, bool) and types[name] is not bool
+        ):
             raise ValueError(
-                f"{path}: {name}={value!r} must be "
+                f"{path}: {name}={value!r:.60} must be "
                 f"{getattr(types[name], '__name__', types[name])}"
             )
     try:
@@ -72,20 +93,68 @@ def load_config(path: str | Path) -> GPT2Config:
         raise ValueError(f"{path}: {error}") from error
 
 
-def config_json(config: GPT2Config, dtype: str) -> str:
-    """Return the ``config.json`` that torch's GPT2LMHeadModel reads."""
-    options: dict[str, Any] = {
+def config_options(
+    config: GPT2Config,
+    dtype: str,
+    others: Mapping[str, Any],
+    ids: Mapping[str, int],
+) -> dict[str, Any]:
+    """Return the ``config.json`` that torch's GPT2LMHeadModel reads.
+
+    Args:
+      config: The configuration.
+      dtype: The weights'.
+      others: The ``config.json`` that it came from, whose other keys are kept.
+      ids: The tokenizer's, as :func:`token_ids` gives them. Without them the config's
+        are written, and null where the vocabulary has no such token.
+    """
+    fields = {name: getattr(config, name) for name in hugging_face_fields()}
+    ours = {name: fields.pop(name) for name in TOKENS if name in fields}
+    options = {
+        "use_cache": True,
+        **{name: value for name, value in others.items() if name not in ALIASES},
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
-        **{name: getattr(config, name) for name in hugging_face_fields()},
+        **fields,
         "n_ctx": config.n_positions,
         "tie_word_embeddings": True,
-        "use_cache": True,
         # transformers read the first before version 5 and reads the second since.
         "torch_dtype": dtype,
         "dtype": dtype,
     }
-    return json.dumps(options, indent=2) + "\n"
+    options = with_ids(options, ours | ids)
+    unknown = [
+        name
+        for name in TOKENS
+        if isinstance(options.get(name), int) and options[name] >= config.vocab_size
+    ]
+    return options | dict.fromkeys(unknown)
+
+
+def with_tokens(config: GPT2Config, tokenizer: Any) -> GPT2Config:
+    """Return the configuration with a tokenizer's ids for beginning and end."""
+    ids = {name: i for name, i in token_ids(tokenizer).items() if hasattr(config, name)}
+    return dataclasses.replace(config, **ids)
+
+
+def token_ids(tokenizer: Any) -> dict[str, int]:
+    """Return a tokenizer's ids for beginning, end and padding; those that it has."""
+    found = {name: getattr(tokenizer, name, None) for name in TOKENS}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def with_ids(options: Mapping[str, Any], ids: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a file's options with these ids; a list that holds one of them stays.
+
+    >>> with_ids({"eos_token_id": [7, 2], "pad_token_id": 9}, {"eos_token_id": 2})
+    {'eos_token_id': [7, 2], 'pad_token_id': 9}
+    """
+
+    def agreed(name: str) -> Any:
+        old = options.get(name)
+        return old if isinstance(old, list) and ids[name] in old else ids[name]
+
+    return {**options, **{name: agreed(name) for name in ids}}
 
 
 def hugging_face_fields() -> list[str]:

@@ -34,6 +34,11 @@ ACTIVATIONS = {
 }
 
 
+MOST, MOST_LAYERS = 2**31 - 1, 10_000
+"""The largest size, which an int32 indexes, and the most layers, which have names."""
+LARGEST = float(jnp.finfo(jnp.float32).max)
+
+
 @dataclasses.dataclass(frozen=True)
 class GPT2Config:
     """Shape and options of a GPT-2, in Hugging Face's names; the last three are ours.
@@ -71,8 +76,27 @@ class GPT2Config:
     def __post_init__(self):
         """Refuse a shape that no GPT-2 has."""
         for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+            most = MOST_LAYERS if name == "n_layer" else MOST
+            if not 1 <= getattr(self, name) <= most:
+                raise ValueError(f"{name}={getattr(self, name)}: must be 1 to {most}")
+        if self.n_inner is not None and not 1 <= self.n_inner <= MOST:
+            raise ValueError(f"n_inner={self.n_inner}: must be 1 to {MOST}, or None")
+        for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name}={getattr(self, name)}: a dropout rate is at least 0 and "
+                    f"below 1"
+                )
+        if not 0 < self.layer_norm_epsilon <= LARGEST:
+            raise ValueError(
+                f"layer_norm_epsilon={self.layer_norm_epsilon}: must be a finite "
+                f"number above 0"
+            )
+        if not 0 <= self.initializer_range <= LARGEST:
+            raise ValueError(
+                f"initializer_range={self.initializer_range}: must be a finite number, "
+                f"at least 0"
+            )
         if self.n_embd % self.n_head:
             raise ValueError(
                 f"n_embd={self.n_embd} is not a multiple of n_head={self.n_head}"

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import tree
-from jaxunlearn.files import write_whole
+from jaxunlearn.files import write_tensors
 from jaxunlearn.provenance import params_hash
 from jaxunlearn.sealed import unchecked
 from jaxunlearn.training.recorded_gradient import (
@@ -54,8 +54,6 @@ def write_step(
     dtype: str,
 ) -> Path:
     """Write one step's gradients and return the file."""
-    from safetensors.numpy import save_file
-
     directory.mkdir(parents=True, exist_ok=True)
     real = np.asarray(examples.index) >= 0
     exact = {"index", "norm", "truncation", "lookup_ids", "head_ids"}
@@ -78,7 +76,7 @@ def write_step(
         "columns_sha256": arrays_hash(columns, epoch, step),
         "sha256": arrays_hash(arrays, epoch, step),
     }
-    write_whole(path, lambda temporary: save_file(arrays, temporary, metadata))
+    write_tensors(path, arrays, metadata)
     return path
 
 

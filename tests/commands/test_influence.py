@@ -235,14 +235,14 @@ def test_a_run_directory_stands_for_its_model(tmp_path):
 def broken_model(tiny, folder):
     from safetensors.numpy import load_file, save_file
 
-    shutil.copytree(tiny.model, folder)
+    shutil.copytree(tiny.model, folder, ignore=shutil.ignore_patterns("checksums.json"))
     weights = load_file(folder / "model.safetensors")
     weights["transformer.wpe.weight"][0, 0] = np.nan
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def small_model(tiny, folder):
-    shutil.copytree(tiny.model, folder)
+    shutil.copytree(tiny.model, folder, ignore=shutil.ignore_patterns("checksums.json"))
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 270}))
 

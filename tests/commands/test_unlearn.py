@@ -264,7 +264,11 @@ def test_a_model_with_nan_weights_is_refused(world, tmp_path, capsys):
 
     folder, _ = world
     broken = tmp_path / "model"
-    shutil.copytree(folder / "run" / "model", broken)
+    shutil.copytree(
+        folder / "run" / "model",
+        broken,
+        ignore=shutil.ignore_patterns("checksums.json"),
+    )
     weights = load_file(broken / "model.safetensors")
     weights["transformer.wpe.weight"][0, 0] = np.nan
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})

@@ -2,7 +2,6 @@ import json
 import random
 
 import pytest
-import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -108,24 +107,8 @@ def test_missing_tokenizers_say_what_is_needed(tmp_path):
     needed = "must hold tokenizer.json, or vocab.json and merges.txt, or token"
     with pytest.raises(FileNotFoundError, match=f"{needed}.*; found: vocab.json"):
         load_tokenizer(tmp_path)
-    with pytest.raises(ValueError, match="is a file: name the directory"):
+    with pytest.raises(ValueError, match="is a file: give the directory"):
         load_tokenizer(tmp_path / "vocab.json")
-    with pytest.raises(FileNotFoundError, match="no directory o/no-such, and the Hug"):
-        load_tokenizer("o/no-such")
-
-
-@pytest.mark.parametrize("name", ["/no/such", "./model", "run/modell", "a/b/c", ""])
-def test_a_path_is_never_asked_for_on_the_hub(tmp_path, monkeypatch, name):
-    def ask(*args, **kwargs):
-        raise AssertionError(args)
-
-    (tmp_path / "run").mkdir()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", ask)
-    with pytest.raises(
-        FileNotFoundError, match=f"no (directory|tokenizer in) .?{name}"
-    ):
-        load_tokenizer(name)
 
 
 def test_unusable_tokenizers(tokenizer, tmp_path):

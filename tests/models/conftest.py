@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from flax.serialization import msgpack_serialize
+from flax.traverse_util import unflatten_dict
 
 from jaxunlearn.models import GPT2, GPT2Config, save_pretrained
 from jaxunlearn.models.huggingface import file_tensors
@@ -92,8 +93,9 @@ def value_and_gradient(model):
 
 @pytest.fixture
 def saved(tiny, tmp_path):
-    """A directory written by save_pretrained, to be spoilt at will."""
+    """A directory as save_pretrained writes it, to be spoilt at will."""
     save_pretrained(*tiny, tmp_path / "saved")
+    (tmp_path / "saved" / "checksums.json").unlink()
     return tmp_path / "saved"
 
 
@@ -135,11 +137,10 @@ def write_shards(directory, tensors):
     (directory / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
-def write_flax(directory, tensors):
-    """As Hugging Face's Flax models did: FlaxConv1D kernels are (out, in)."""
-    tree = {}
+def flax_leaves(tensors):
+    """As Hugging Face's Flax models had them: FlaxConv1D kernels are (out, in)."""
     for name, array in tensors.items():
-        *path, last = name.split(".")
+        *path, last = name.removeprefix("transformer.").split(".")
         if last == "weight":
             if array.ndim == 1:
                 last = "scale"
@@ -147,11 +148,25 @@ def write_flax(directory, tensors):
                 last = "embedding"
             else:
                 last, array = "kernel", array.T.copy()
-        node = tree.setdefault("transformer", {})
-        for part in path:
-            node = node.setdefault(part, {})
-        node[last] = array
+        top = () if path[0] == "lm_head" else ("transformer",)
+        yield (*top, *path, last), array
+
+
+def write_flax(directory, tensors):
+    tree = unflatten_dict(dict(flax_leaves(tensors)))
     (directory / "flax_model.msgpack").write_bytes(msgpack_serialize(tree))
+
+
+def write_flax_shards(directory, tensors):
+    leaves, weight_map = list(flax_leaves(tensors)), {}
+    for i in range(2):
+        shard = f"flax_model-{i + 1:05}-of-00002.msgpack"
+        part = dict(leaves[i::2])
+        tree = msgpack_serialize(unflatten_dict(part))
+        (directory / shard).write_bytes(tree)
+        weight_map |= dict.fromkeys(("/".join(path) for path in part), shard)
+    index = {"metadata": {"total_size": 1}, "weight_map": weight_map}
+    (directory / "flax_model.msgpack.index.json").write_text(json.dumps(index))
 
 
 def as_torch(array):
@@ -182,7 +197,7 @@ def write_bin_shards(directory, tensors):
         part = dict(list(tensors.items())[i::2])
         torch.save({k: as_torch(v) for k, v in part.items()}, directory / shard)
         weight_map |= dict.fromkeys(part, shard)
-    index = {"weight_map": weight_map}
+    index = {"metadata": {"total_size": 1}, "weight_map": weight_map}
     (directory / "pytorch_model.bin.index.json").write_text(json.dumps(index))
 
 
@@ -193,6 +208,7 @@ def writers():
         "safetensors": write_safetensors,
         "shards": write_shards,
         "flax": write_flax,
+        "flax shards": write_flax_shards,
         "bin": write_bin,
         "old bin": write_old_bin,
         "bin shards": write_bin_shards,
