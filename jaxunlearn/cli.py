@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import tyro
 
     from jaxunlearn.commands.arguments import REGISTRY, as_command, option_names
+    from jaxunlearn.commands.config import with_config
 
     # Only the command that was asked for is imported, where one was.
     asked = given[0] if given and given[0] in COMMANDS else None
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             },
             prog="jaxunlearn",
             description=DESCRIPTION,
-            args=given,
+            args=with_config(given),
             config=(
                 tyro.conf.OmitArgPrefixes,
                 tyro.conf.OmitSubcommandPrefixes,

@@ -5,6 +5,7 @@ opened exclusively, so nothing is written through a link that somebody left ther
 """
 
 import contextlib
+import ctypes
 import fcntl
 import hashlib
 import json
@@ -408,11 +409,12 @@ def replaced_folder(out: Path | str) -> Iterator[Path]:
         fresh.chmod(0o777 & ~current_umask())
         for name in file_names(fresh):
             sync(fresh / name)
-        shutil.rmtree(previous, ignore_errors=True)
-        if out.exists():
-            os.rename(out, previous)
-        os.rename(fresh, out)
-        shutil.rmtree(previous, ignore_errors=True)
+        if not exchanged(fresh, out):
+            shutil.rmtree(previous, ignore_errors=True)
+            if out.exists():
+                os.rename(out, previous)
+            os.rename(fresh, out)
+            shutil.rmtree(previous, ignore_errors=True)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
@@ -424,6 +426,17 @@ def sweep(directory: Path | str) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def exchanged(one: Path, other: Path) -> bool:
+    """Give two folders each other's names in one step, and say whether that was done.
+
+    It is where both stand, on Linux and most of its file systems.
+    """
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    names = [os.fsencode(one), os.fsencode(other)]
+    return rename is not None and not rename(here, names[0], here, names[1], exchange)
 
 
 def sync(path: Path) -> None:

@@ -1,24 +1,33 @@
 """``jaxunlearn unlearn``: take examples out of a trained model."""
 
-import dataclasses
 import time
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from jaxunlearn.commands.console import console, progress_bar
+from jaxunlearn.commands.console import console, say
 from jaxunlearn.commands.removal import (
-    Options,
     Removal,
+    find,
     forget_target,
-    limits_of,
     prepare,
+    run_hash,
     show_matches,
 )
-from jaxunlearn.data import collate, pad_token_id
-from jaxunlearn.files import write_json
-from jaxunlearn.provenance import data_hash, versions
+from jaxunlearn.commands.unlearn_methods import METHODS
+from jaxunlearn.commands.unlearn_options import Options, check, limits_of
+from jaxunlearn.commands.unlearn_result import (
+    check_places,
+    described,
+    keep_texts,
+    refusal_of,
+    secrets,
+    write_result,
+)
+from jaxunlearn.data import pad_token_id
+from jaxunlearn.files import locked, write_json
+from jaxunlearn.provenance import params_hash, versions
 from jaxunlearn.report import console_table
+from jaxunlearn.report.model_card import model_card
 
 
 def unlearn(options: Options) -> int:
@@ -27,24 +36,31 @@ def unlearn(options: Options) -> int:
     Name what to forget by --forget (a file of records), --request (words, such as
     'everything about Mara Velkin') or --ids (positions in the training data). The
     forget loss is raised to --target and no further, while the loss on --retain is
-    watched. Writes a Hugging Face directory and unlearning.json.
+    watched. Writes a Hugging Face directory with unlearning.json and a model card,
+    which hold hashes and positions of what was forgotten, not its texts. Where a limit
+    is passed no model is written, and OUT.refused.json says why.
+
+    --config unlearning.json takes the options of an earlier run; those given beside it
+    replace them.
     """
-    options.check()
-    removal = prepare(options)
-    show_matches(removal)
+    check(options)
+    if not options.list_matches:
+        check_places(options)
+    found = find(options)
+    show_matches(found, full=options.list_matches)
     if options.list_matches:
         return 0
-    return carry_out(removal, options, limits_of(options))
+    out = Path(options.out).resolve()  # a link is followed, not replaced
+    with locked(out):
+        return carry_out(prepare(options, found), options, out)
 
 
-def carry_out(removal: Removal, options: Options, limits) -> int:
+def carry_out(removal: Removal, options: Options, out: Path) -> int:
     """Unlearn, measure, write; return the exit status."""
     from jaxunlearn import tree
-    from jaxunlearn.models import save_pretrained
     from jaxunlearn.training import mean_loss_of
     from jaxunlearn.unlearning import changed_leaves, explain
 
-    out = Path(options.out)
     settings = {
         "pad_id": pad_token_id(removal.tokenizer),
         "batch_size": options.batch_size,
@@ -55,13 +71,14 @@ def carry_out(removal: Removal, options: Options, limits) -> int:
     losses = {k: mean_loss_of(removal.model, v, **settings) for k, v in sets.items()}
     before = {name: loss(removal.params) for name, loss in losses.items()}
     target, meaning = forget_target(removal, options, before["forget"])
+    limits = limits_of(options)
     layers = options.layers
     if layers is None:
         layers = "^wte/" if options.method == "first_epoch" else "."
     mask = tree.select(removal.params, layers)
-    run_method = first_epoch_of if options.method == "first_epoch" else ascent_of
+    check_part(options, mask, layers)
     started = time.perf_counter()
-    outcome = run_method(removal, options, mask, losses, target, limits)
+    outcome = METHODS[options.way](removal, options, mask, losses, target, limits)
     seconds = time.perf_counter() - started
     after = {name: loss(outcome.params) for name, loss in losses.items()}
     rows = [
@@ -69,150 +86,98 @@ def carry_out(removal: Removal, options: Options, limits) -> int:
     ]
     console.print(console_table(rows, title="Mean loss (nats a token)"))
     sentence = explain(outcome, target, before["retain"])
-    console.print(f"Target {target:.4f} ({meaning}). {sentence}")
-    write_json(
-        out / "unlearning.json",
-        {
-            "request": options.request or options.forget or list(options.ids),
-            "matched": [m._asdict() for m in removal.matches],
-            "forget_sha256": data_hash(removal.forget_records),
-            "data_sha256": None
-            if removal.run is None
-            else data_hash(removal.run.records),
-            "options": {
-                name: str(value) if isinstance(value, Path) else value
-                for name, value in dataclasses.asdict(options).items()
-            },
-            "layers": layers,
-            "limits": limits._asdict(),
-            "target": {"forget_loss": target, "meaning": meaning},
-            "status": outcome.status,
-            "explanation": sentence,
-            "scale": outcome.scale,
-            "trials": [t._asdict() for t in outcome.trials],
-            "losses": {"before": before, "after": after},
-            "changed": changed_leaves(removal.params, outcome.params),
-            "seconds": seconds,
-            "versions": versions(),
-        },
-    )
-    if not outcome.reached and outcome.status != "given_scale":
-        console.print(f"No model was written. Details: {out / 'unlearning.json'}")
+    say(f"Target {target:.4f} ({meaning}). {sentence}")
+    warning = price_warning(after["retain"] - before["retain"])
+    if warning is not None:
+        say(f"Warning: {warning}")
+    run = None if removal.run is None else run_hash(removal.run)
+    told = described(removal, options) | {
+        "layers": layers,
+        "limits": limits._asdict(),
+        "target": {"forget_loss": target, "meaning": meaning},
+        "status": outcome.status,
+        "explanation": sentence,
+        "warning": warning,
+        "scale": outcome.scale,
+        "trials": [t._asdict() for t in outcome.trials],
+        "losses": {"before": before, "after": after},
+        "changed": changed_leaves(removal.params, outcome.params),
+        "model": {"run_sha256": run, "params_sha256": params_hash(removal.params)},
+        "result": {"run_sha256": run, "params_sha256": params_hash(outcome.params)},
+        "seconds": seconds,
+        "versions": versions(),
+    }
+    if options.keep_texts is not None:
+        keep_texts(options.keep_texts, removal.found)
+        say(f"The forgotten records: {options.keep_texts}")
+    if not outcome.reached:
+        write_json(refusal_of(out), told)
+        say(f"No model was written. Details: {refusal_of(out)}")
         return 1
-    words, source = removal.tokenizer, options.model
-    save_pretrained(removal.model, outcome.params, out, words, source=source)
-    console.print(f"Model and unlearning.json: {out}")
+    save(removal, options, outcome.params, told, out)
+    say(f"Model, unlearning.json and model card: {out}")
     return 0
 
 
-def first_epoch_of(removal, options, mask, losses, target, limits):
-    """Replay the run for the examples' gradients and add them back."""
-    from jaxunlearn import training
-    from jaxunlearn.unlearning import first_epoch
-
-    indices = sorted(m.index for m in removal.matches)
-    if options.mode == "iterative":
-        return iterative_of(removal, options, mask, losses, target, limits)
-    run = removal.run
-    last = training.last_exposure(run.recipe, run.data, indices, options.epochs)
-    with progress_bar("Replaying the training run", last + 1) as update:
-        gradient, _ = training.replayed_gradient(
-            run.model,
-            run.recipe,
-            run.data,
-            run.start,
-            indices,
-            pad_id=run.pad_id,
-            epochs=options.epochs,
-            weight=options.weight,
-            on_step=lambda step: update(step + 1),
-        )
-    with console.status("Calibrating the scale"):
-        return first_epoch(
-            removal.params,
-            gradient,
-            mask=mask,
-            part=options.part,
-            forget_loss=losses["forget"],
-            retain_loss=losses["retain"],
-            target=target,
-            limits=limits,
-            scale=options.scale,
+def check_part(options: Options, mask: Any, layers: str) -> None:
+    """Refuse a part of the embedding where the embedding is not to change."""
+    if options.part is not None and not bool(mask["wte"]["embedding"].any()):
+        raise ValueError(
+            f"part={options.part} has no effect with layers={layers}, which leave the "
+            f"embedding as it is: leave it out, or choose layers with wte"
         )
 
 
-def iterative_of(removal, options, mask, losses, target, limits):
-    """Replay, keep each example's own gradient, and unlearn one by one."""
-    from jaxunlearn import training, tree
-    from jaxunlearn.training.losses import example_losses
-    from jaxunlearn.training.replay import compiled_gradient
-    from jaxunlearn.unlearning import ascent_direction, iterative_first_epoch
+def price_warning(rise: float) -> str | None:
+    """Return a warning where retain loss rose past the default limit."""
+    from jaxunlearn.unlearning import Limits
 
-    run, pad = removal.run, pad_token_id(removal.tokenizer)
-    indices = sorted(m.index for m in removal.matches)
-    last = training.last_exposure(run.recipe, run.data, indices, options.epochs)
-    with progress_bar("Replaying the training run", last + 1) as update:
-        directions = {
-            index: ascent_direction(gradient, mask, options.part)
-            for index, gradient in training.replayed_gradients(
-                run.model,
-                run.recipe,
-                run.data,
-                run.start,
-                indices,
-                pad_id=pad,
-                epochs=options.epochs,
-                weight=options.weight,
-                on_step=lambda step: update(step + 1),
-            ).items()
-        }
+    usual = Limits().max_retain_nats
+    if usual is None or rise <= usual:
+        return None
+    return (
+        f"Retain loss rose by {rise:.3f} nats a token, past the {usual} that are "
+        f"allowed where no other limit is given: the model is worse on what it keeps."
+    )
 
-    def fresh(params, index):
-        one = collate(
-            run.data, [index], batch_size=1, length=run.data.length, pad_id=pad
-        )
-        gradient = compiled_gradient(run.model)(params, one, np.ones(1, np.float32))
-        return ascent_direction(gradient, mask, options.part)
 
-    return iterative_first_epoch(
-        removal.params,
-        recorded_direction=directions.__getitem__,
-        fresh_direction=fresh,
-        examples=indices,
-        example_losses=lambda params: example_losses(
-            run.model, params, removal.forget, pad_id=pad
+def save(
+    removal: Removal, options: Options, params: Any, told: dict, out: Path
+) -> None:
+    """Write the folder of the result, and tell what was left out of it."""
+    from jaxunlearn.models import save_pretrained
+    from jaxunlearn.models.huggingface import local_directory
+
+    source = local_directory(options.model)
+    named = None if Path(options.model).exists() else options.model
+    dropped = write_result(
+        out,
+        told,
+        model_card(told, source=front_matter(source) | {"base_model": named}),
+        lambda folder: save_pretrained(
+            removal.model, params, folder, removal.tokenizer, source=source
         ),
-        retain_loss=losses["retain"],
-        target=target,
-        layer_norm=float(tree.norm(removal.params, mask)),
-        limits=limits,
-        max_exposures=options.max_exposures,
+        forbidden=secrets(options, removal),
+        overwrite=options.overwrite,
     )
-
-
-def ascent_of(removal, options, mask, losses, target, limits):
-    """Climb the loss of the examples to forget."""
-    from jaxunlearn.training import mean_gradient_of
-    from jaxunlearn.unlearning import gradient_ascent
-
-    gradient = mean_gradient_of(
-        removal.model,
-        removal.forget,
-        pad_id=pad_token_id(removal.tokenizer),
-        batch_size=options.batch_size,
-    )
-    with console.status("Gradient ascent") as status:
-        return gradient_ascent(
-            removal.params,
-            gradient=gradient,
-            mask=mask,
-            forget_loss=losses["forget"],
-            retain_loss=losses["retain"],
-            target=target,
-            limits=limits,
-            learning_rate=options.learning_rate,
-            max_steps=options.max_steps,
-            on_step=lambda t: status.update(
-                f"Gradient ascent: forget loss {t.forget:.3f} of {target:.3f}"
-            ),
+    if dropped:
+        say(
+            f"Left out of the model's folder, since they say what was to be forgotten: "
+            f"{', '.join(dropped)}"
         )
+
+
+def front_matter(directory: Path) -> dict:
+    """Return the front matter of a model's card; empty where there is none."""
+    from huggingface_hub import metadata_load
+    from yaml import YAMLError
+
+    path = directory / "README.md"
+    if not path.exists():
+        return {}
+    try:
+        found = metadata_load(path)
+    except (ValueError, YAMLError) as error:
+        say(f"{path} has no front matter that can be read ({type(error).__name__}).")
+        return {}
+    return found if isinstance(found, dict) else {}

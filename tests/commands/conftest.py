@@ -1,4 +1,4 @@
-"""A tiny model directory with its tokenizer, and files of records."""
+"""Tiny models with tokenizer, a tiny training run, and files of records."""
 
 import json
 import types
@@ -75,3 +75,45 @@ def load_once(loaded, monkeypatch):
     from jaxunlearn import models
 
     monkeypatch.setattr(models, "load_pretrained", lambda *_: loaded)
+
+
+@pytest.fixture(scope="session")
+def learned(tmp_path_factory):
+    """A trained run with the files that a removal needs, and the person's name."""
+    from jaxunlearn.cli import main
+    from jaxunlearn.data.synthetic import people, question_answers
+
+    def write(path, records):
+        path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+    folder = tmp_path_factory.mktemp("world")
+    private = question_answers(people(4), questions_per_person=3)
+    unseen = question_answers(people(2, start=50), questions_per_person=3)
+    name = private[0]["subject"]
+    write(folder / "data.json", private)
+    write(folder / "forget.json", [r for r in private if r["subject"] == name])
+    write(folder / "retain.json", private)
+    write(folder / "unseen.json", unseen)
+    config = {
+        "model_type": "gpt2",
+        "vocab_size": 300,
+        "n_positions": 128,
+        "n_embd": 16,
+        "n_layer": 2,
+        "n_head": 2,
+        "resid_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "attn_pdrop": 0.0,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    command = (
+        *("train", "--model", folder / "config.json", "--data", folder / "data.json"),
+        *("--out", folder / "run", "--epochs", 6, "--batch-size", 4),
+        *("--learning-rate", 3e-3, "--record", "^wte/"),
+    )
+    with pytest.raises(SystemExit) as status:
+        main([str(argument) for argument in command])
+    assert status.value.code == 0
+    return folder, name
