@@ -217,7 +217,7 @@ def show_scores(options: Options, scores: Scores, blocks: dict[str, Any]) -> Non
                 "95 % interval": None
                 if interval is None
                 else f"{interval.low:.4g} to {interval.high:.4g}",
-                "questions": questions_of(scores, name),
+                "n": questions_of(scores, name),
             }
             if reference:
                 row["retrained"] = reference.get(name)
