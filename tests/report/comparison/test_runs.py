@@ -1,5 +1,4 @@
 import json
-import math
 
 import pytest
 
@@ -72,10 +71,10 @@ def test_null_is_a_score_that_could_not_be_had_or_a_block_that_is_not_there(tmp_
 
 
 def test_what_is_no_number_is_no_score(tmp_path):
-    text = '{"a": 1, "b": true, "c": "x", "d": NaN, "e": [1]}'
+    text = '{"a": 1, "b": true, "c": "x", "d": null, "e": [1]}'
     (run,) = read_runs([_write(tmp_path / "a.json", text)])
     assert set(run.scores) == {"a", "d"}
-    assert math.isnan(run.scores["d"])
+    assert run.scores["d"] is None
 
 
 @pytest.mark.parametrize(
