@@ -272,11 +272,16 @@ def all_of(
     options: Query, held: "Index", inputs: Inputs, rows: np.ndarray, how: dict
 ) -> "InfluenceScores":
     """Return the scores of all rows, and write them where --out says so."""
-    from jaxunlearn import tree
     from jaxunlearn.influence import InfluenceScores, all_scores, save_scores
+    from jaxunlearn.influence.coverage import coverage_of
     from jaxunlearn.influence.index_query import stored_ids
 
-    mask = tree.select(inputs.params, held.about.get("layers") or ".")
+    coverage = coverage_of(
+        inputs.model.per_example_loss,
+        inputs.params,
+        next(iter(inputs.train)),
+        held.about.get("layers"),
+    )
     plain = options.no_precondition
     with working("Scores of all rows"):
         scores = all_scores(held, rows, **how)
@@ -288,12 +293,7 @@ def all_of(
     found = InfluenceScores(
         scores=scores,
         method="index_cosine" if options.cosine else "index",
-        coverage={
-            "layers": held.about.get("layers"),
-            "parameters": tree.selected_size(inputs.params, mask),
-            "of": tree.selected_size(inputs.params, tree.select(inputs.params, ".")),
-            "checkpoints": 1,
-        },
+        coverage=coverage | {"checkpoints": 1},
         curvature="none" if plain else "projected fisher",
         damping=None
         if plain

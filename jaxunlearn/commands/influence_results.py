@@ -225,13 +225,18 @@ def coverage_text(coverage: Mapping[str, Any]) -> str:
     >>> coverage_text({"parameters": 5, "of": 20, "layers": "mlp"})
     "5 of 20 parameters (25 %), those that 'mlp' matches"
     """
-    if coverage["parameters"] is None:
-        return "activations, no parameters"
-    share = coverage["parameters"] / coverage["of"]
-    if coverage["layers"] is None:
-        return f"all {coverage['of']:,} parameters"
-    text = f"{coverage['parameters']:,} of {coverage['of']:,} parameters"
-    return f"{text} ({100 * share:.3g} %), those that {coverage['layers']!r} matches"
+    seen, tapped = coverage["parameters"], coverage.get("tapped")
+    if seen is None:
+        where = f": inputs of {tapped:,} weights" if tapped is not None else ""
+        return f"activations, no parameters{where}"
+    text = f"all {coverage['of']:,} parameters"
+    if coverage["layers"] is not None:
+        share = 100 * seen / coverage["of"]
+        text = f"{seen:,} of {coverage['of']:,} parameters ({share:.3g} %), those that "
+        text += f"{coverage['layers']!r} matches"
+    if tapped is None or tapped == seen:
+        return text
+    return f"{text}; {tapped:,} of them by taps, the others slowly, by vmap(grad)"
 
 
 def damping_text(damping: Any) -> str:

@@ -4,28 +4,19 @@ Equal shapes prove nothing: a kernel may have been masked on its way to its laye
 the time axis may be as long as the batch. The program that a trace records tells.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
-WRAPPERS = {
-    "checkpoint",
-    "closed_call",
-    "core_call",
-    "custom_jvp_call",
-    "custom_vjp_call",
-    "jit",
-    "pjit",
-    "remat",
-    "remat2",
-}
-"""Equations whose operands are those of the one program inside."""
-
-ENTRYWISE = {
-    *("add", "add_any", "convert_element_type", "copy", "div", "erf", "exp"),
-    *("integer_pow", "log", "logistic", "max", "min", "mul", "neg", "rsqrt"),
-    *("select_n", "sqrt", "square", "stop_gradient", "sub", "tanh"),
-}
-"""Equations of one shape, whose entries do not meet."""
+from jaxunlearn.gradients.programs import (
+    CALLS,
+    ENTRYWISE,
+    SEALED,
+    check_operands,
+    living_equations,
+    programs_in,
+    scan_counts,
+    unread,
+)
 
 
 class Origin(NamedTuple):
@@ -76,6 +67,9 @@ def flow_of(jaxpr: Any, parameters: int, prefix: str, copied: Collection[str]) -
       prefix: Marked functions are called ``prefix + mark`` and return their first
         operand.
       copied: Marks whose operand holds a copy for each example.
+
+    Raises:
+      UnreadProgram: This version of JAX records it in a form unknown to us.
     """
     flow = Flow({}, set())
     arguments = [
@@ -113,18 +107,21 @@ def follow(
             if given[0].of_batch or given[0].copies:
                 flow.spoiled.update({mark}, given[0].copies)
             return [Value(copies=frozenset({mark}))]
-        parts = list(programs_in(equation))
+        parts = programs_in(equation)
         if not parts:
             return [entrywise(equation, given) or blurred(given)]
-        if kind in WRAPPERS and len(parts) == 1:
+        if kind in CALLS:
+            check_operands(equation, equation.invars, parts[0])
             return follow(parts[0], given, loops, flow, prefix, copied)
-        blur = blurred(given)
+        blur, visits = blurred(given), visit_count(flow)
         inside = loops + (kind in ("scan", "while"))
         for part in parts:
             results = follow(
                 part, enter(equation, part, given, blur), inside, flow, prefix, copied
             )
             blurred(results)
+        if kind not in ("scan", "cond", *SEALED) and visit_count(flow) > visits:
+            raise unread(equation, "a layer of the network is called inside it")
         return [blur]
 
     for equation in living_equations(jaxpr):
@@ -139,18 +136,23 @@ def enter(equation: Any, part: Any, given: list[Value], blur: Value) -> list[Val
     """Return what a loop or a branch knows of its own arguments."""
     kind = equation.primitive.name
     if kind == "cond":
+        check_operands(equation, equation.invars[1:], part)
         return given[1:]
     if kind != "scan":
         return [blur] * len(part.invars)
-    constants = equation.params["num_consts"]
-    carried = constants + equation.params["num_carry"]
+    constants, carried = scan_counts(equation, part)
     slices = [
         value._replace(origin=value.origin._replace(slices=value.origin.slices + 1))
         if value.origin
         else value
-        for value in given[carried:]
+        for value in given[constants + carried :]
     ]
-    return given[:constants] + [blur] * (carried - constants) + slices
+    return given[:constants] + [blur] * carried + slices
+
+
+def visit_count(flow: Flow) -> int:
+    """Return how many visits were found so far."""
+    return sum(map(len, flow.visits.values()))
 
 
 def entrywise(equation: Any, given: list[Value]) -> Value | None:
@@ -168,22 +170,3 @@ def entrywise(equation: Any, given: list[Value]) -> Value | None:
         return None
     # Beside an example's own entries a copy is one like any other.
     return Value(of_batch=True) if of_batch else Value(copies=copies)
-
-
-def living_equations(jaxpr: Any) -> list[Any]:
-    """Return the equations on which the results depend, in their order."""
-    alive, living = {id(x) for x in jaxpr.outvars}, []
-    for equation in reversed(jaxpr.eqns):
-        if alive & {id(x) for x in equation.outvars}:
-            alive |= {id(x) for x in equation.invars}
-            living.append(equation)
-    return living[::-1]
-
-
-def programs_in(equation: Any) -> Iterator[Any]:
-    """Yield the programs inside an equation."""
-    for value in equation.params.values():
-        for part in value if isinstance(value, tuple | list) else (value,):
-            part = getattr(part, "jaxpr", part)
-            if hasattr(part, "eqns"):
-                yield part

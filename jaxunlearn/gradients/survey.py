@@ -11,15 +11,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.custom_derivatives import SymbolicZero
 
 from jaxunlearn import tree
 from jaxunlearn.gradients.dataflow import Origin, flow_of
 from jaxunlearn.gradients.linen_layers import Reading
 from jaxunlearn.gradients.microbatches import example_count
+from jaxunlearn.gradients.other_ways import seen_elsewhere
+from jaxunlearn.gradients.programs import unreadable
 from jaxunlearn.gradients.taps import (
+    OBJECTIONS,
     Call,
-    OwnStatistics,
     UntappedWarning,
     listen,
     traced,
@@ -28,6 +29,9 @@ from jaxunlearn.types import Batch, Params, PerExampleLoss
 
 MARK = "jaxunlearn_tap:"
 """What a layer's output passes in the program of the loss, followed by its site."""
+
+WHOLE = ""
+"""The site of the loss itself."""
 
 
 class Site(NamedTuple):
@@ -69,23 +73,22 @@ def survey(
     Raises:
       ValueError: The loss does not return one number an example, or normalises by the
         batch.
+      UnreadProgram: This version of JAX records the loss in a form unknown to us.
     """
     size, wanted = example_count(batch), tuple(wanted)
-    shape, linen = traced(loss, params, batch)
+    shape, linen, objection = traced(loss, params, batch)
     if shape != (size,):
         raise ValueError(
             f"loss returns shape {shape}: it must return one number an example, "
             f"float32[{size}]; wrap a loss of one example by "
             f"jaxunlearn.gradients.per_example_loss"
         )
-    try:
-        sites = sites_of(loss, params, batch)
-    except OwnStatistics:
-        raise
-    except Exception as error:  # Whatever it is, without marks the loss has just run.
+    if objection is not None:
         if linen:
-            warn(wanted, f"the loss does not take marked parameters ({brief(error)})")
+            said = brief(objection)
+            warn(wanted, f"the loss does not take marked parameters ({said})")
         return Survey({}, wanted)
+    sites, why = sites_of(loss, params, batch)
     tapped = {leaf for site in sites.values() for leaf in site.leaves.values()}
     whole = {k for s in sites.values() if not s.depth for k in s.leaves.values()}
     tapped = (tapped & set(wanted)) - (whole & set(partly))
@@ -100,11 +103,7 @@ def survey(
     }
     untapped = tuple(name for name in wanted if name not in tapped)
     if untapped and (linen or sites):
-        warn(
-            untapped,
-            "they are used outside Linen's standard layers, or repeatedly, or changed "
-            "on their way there, or not on the examples in their order",
-        )
+        warn(untapped, why)
     return Survey(kept, untapped)
 
 
@@ -124,22 +123,27 @@ def warn(leaves: tuple[str, ...], why: str) -> None:
     )
 
 
-def sites_of(loss: PerExampleLoss, params: Params, batch: Batch) -> dict[str, Site]:
-    """Return the layers that are called once, as they are, on the examples in order."""
+def sites_of(
+    loss: PerExampleLoss, params: Params, batch: Batch
+) -> tuple[dict[str, Site], str]:
+    """Return the layers that are called once, as they are, on the examples in order;
+    and why there are not more of them."""
     names = [name for name, _ in tree.named_leaves(params)]
     refused: set[str] = set()
     while True:
         asked: set[str] = set()
         try:
             soundings, jaxpr = sound(loss, params, batch, refused, asked)
-        except Exception:
+        except OBJECTIONS:
             if asked <= refused:
                 raise
-            # Perhaps copies stand where one for all was expected.
+            # Copies stand where the loss expects one for all.
             refused |= asked
             continue
         copies = {name for name, found in soundings.items() if found.call.copied}
         flow = flow_of(jaxpr, len(names), MARK, copies)
+        if len(flow.visits.get(WHOLE, [])) != 1:
+            raise unreadable("a jitted function", "its name, our mark, is not found")
         if not copies & flow.spoiled:
             break
         # Without these copies the rest runs otherwise: look again.
@@ -148,7 +152,10 @@ def sites_of(loss: PerExampleLoss, params: Params, batch: Batch) -> dict[str, Si
     doubled = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((2 * x.shape[0], *x.shape[1:]), x.dtype), batch
     )
-    grown, _ = sound(loss, params, doubled, refused, set())
+    try:
+        grown, _ = sound(loss, params, doubled, refused, set())
+    except OBJECTIONS as error:
+        return {}, f"the loss does not take twice as many examples ({brief(error)})"
     sites = {}
     for name, (call, output) in soundings.items():
         visits = flow.visits.get(name, [])
@@ -166,7 +173,10 @@ def sites_of(loss: PerExampleLoss, params: Params, batch: Batch) -> dict[str, Si
         )
         if plain:
             sites[name] = site_of(call, output, visit.loops)
-    return sites
+    return sites, (
+        "they are used outside Linen's standard layers, or repeatedly, or changed on "
+        "their way there, or not on the examples in their order"
+    )
 
 
 def sound(
@@ -201,21 +211,28 @@ def sound(
         if before and (before.call.reading.inputs, before.output) != (inputs, out):
             unlike.add(call.site)
 
-        def mark(output, _):
-            return output
-
-        mark.__name__ = f"{MARK}{call.site}"
-        return jax.jit(mark)(output, call.parameters)
+        return marked(call.site, output, call.parameters)
 
     def copied(site: str) -> bool:
         asked.add(site)
         return site not in refused
 
     def listened(params, batch):
-        return listen(loss, params, batch, probe, copied=copied)
+        losses = listen(loss, params, batch, probe, copied=copied)
+        return marked(WHOLE, losses, {})
 
     jaxpr = jax.make_jaxpr(listened)(params, batch).jaxpr
     return {k: v for k, v in soundings.items() if k not in unlike}, jaxpr
+
+
+def marked(site: str, output: jax.Array, parameters: dict) -> jax.Array:
+    """Return ``output``, having passed a mark beside the parameters."""
+
+    def mark(output, _):
+        return output
+
+    mark.__name__ = f"{MARK}{site}"
+    return jax.jit(mark)(output, parameters)
 
 
 def site_of(call: Call, output: jax.ShapeDtypeStruct, depth: int) -> Site:
@@ -230,67 +247,3 @@ def site_of(call: Call, output: jax.ShapeDtypeStruct, depth: int) -> Site:
 def shapes_of(arrays: Any) -> Any:
     """Return the shapes of a tree of arrays."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), x.dtype), arrays)
-
-
-def seen_elsewhere(
-    loss: PerExampleLoss, params: Params, batch: Batch, sites: dict, leaves: list[str]
-) -> list[str]:
-    """Return those ``leaves`` that reach the loss other than through the ``sites``.
-
-    Every site's output is cut from its parameters; the loss's tangent with respect to
-    a leaf is then symbolically zero unless the leaf is used elsewhere.
-    """
-
-    def cut(call: Call, forward: Callable) -> jax.Array:
-        output = forward()
-        # Still a function of its inputs, through which other parameters may act.
-        inputs = [
-            jnp.sum(x)
-            for x in jax.tree.leaves(call.reading.inputs)
-            if jnp.issubdtype(x.dtype, jnp.floating)
-        ]
-        kept = sum(inputs, start=jnp.float32(0)).astype(output.dtype)
-        return jax.lax.stop_gradient(output) + jnp.zeros_like(output) * kept
-
-    def reaches(names: list[str]) -> bool:
-        answer: list[bool] = []
-
-        @jax.custom_jvp
-        def notice(x):
-            return x
-
-        def rule(primals, tangents):
-            answer.append(not isinstance(tangents[0], SymbolicZero))
-            return primals[0], jnp.zeros_like(primals[0])
-
-        notice.defjvp(rule, symbolic_zeros=True)
-        everything = dict(tree.named_leaves(params))
-
-        def of_leaves(chosen: dict) -> jax.Array:
-            flat = everything | chosen
-            structure = jax.tree.structure(params)
-            whole = jax.tree.unflatten(structure, [flat[n] for n in everything])
-            heard = listen(
-                loss,
-                whole,
-                batch,
-                cut,
-                among=sites,
-                copied=lambda site: sites[site].copied,
-            )
-            return notice(heard)
-
-        chosen = {name: everything[name] for name in names}
-        jax.eval_shape(lambda c: jax.jvp(of_leaves, (c,), (c,)), chosen)
-        return any(answer)
-
-    if not leaves or not reaches(leaves):
-        return []
-    if len(leaves) == 1:
-        return leaves
-    half = len(leaves) // 2
-    return [
-        name
-        for part in (leaves[:half], leaves[half:])
-        for name in seen_elsewhere(loss, params, batch, sites, part)
-    ]

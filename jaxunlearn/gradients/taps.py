@@ -6,13 +6,16 @@ hands each layer its own, and ``nn.remat`` needs nothing. Which layers can be li
 to is the matter of ``survey.py``.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Container, Mapping
+import warnings
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.errors import FlaxError
 
 from jaxunlearn import tree
 from jaxunlearn.gradients.linen_layers import LAYERS, Reading, attend
@@ -28,8 +31,19 @@ class UntappedWarning(UserWarning):
     """Some parameters of a network take the slow way."""
 
 
-class OwnStatistics(ValueError):
-    """A network normalises an example by its batch."""
+@contextlib.contextmanager
+def without_warning() -> Iterator[None]:
+    """Say nothing of slow ways, where none is taken."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UntappedWarning)
+        yield
+
+
+OBJECTIONS = (
+    *(TypeError, ValueError, LookupError, AttributeError, AssertionError),
+    FlaxError,
+)
+"""What code raises that is handed an argument of another form than it expects."""
 
 
 @jax.tree_util.register_static
@@ -157,15 +171,27 @@ def refuse_own_statistics(
         return
     given = kwargs.get("use_running_average", args[1] if len(args) > 1 else None)
     if not (module.use_running_average if given is None else given):
-        raise OwnStatistics(
+        raise ValueError(
             f"{'/'.join(module.path)}: batch normalisation by the batch's own "
             f"statistics makes an example's loss depend on the others, so it has "
             f"no gradient of its own: call the model with use_running_average=True"
         )
 
 
-def traced(loss: PerExampleLoss, params: Params, batch: Batch) -> tuple[tuple, bool]:
-    """Return the shape of the losses, and whether a Linen network was seen at work."""
+class Traced(NamedTuple):
+    """What a trace of a loss tells."""
+
+    shape: tuple[int, ...]  # of the losses
+    linen: bool  # a Linen network was seen at work
+    objection: Exception | None  # what the loss raises on marked parameters
+
+
+def traced(loss: PerExampleLoss, params: Params, batch: Batch) -> Traced:
+    """Trace a loss with marks among its parameters, and without if it objects to them.
+
+    Nothing of ours runs but what notes the modules, so an objection is the loss's own:
+    it compares the parameters with a tree without marks, say.
+    """
     modules: list[nn.Module] = []
 
     def note(next_fun, args, kwargs, context):
@@ -173,7 +199,14 @@ def traced(loss: PerExampleLoss, params: Params, batch: Batch) -> tuple[tuple, b
         refuse_own_statistics(context.module, context.method_name, args, kwargs)
         return next_fun(*args, **kwargs)
 
-    with nn.intercept_methods(note):
-        # A new function, for the trace of one that is remembered meets no module.
-        shape = jax.eval_shape(lambda p, b: loss(p, b), params, batch).shape
-    return shape, bool(modules)
+    def shape_of(mark: Callable[[Params], Params]) -> tuple[int, ...]:
+        with nn.intercept_methods(note):
+            # A new function, for the trace of one that is remembered meets no module.
+            found = jax.eval_shape(lambda p, b: loss(mark(p), b), params, batch)
+        return tuple(found.shape)
+
+    try:
+        shape, objection = shape_of(lambda p: with_marks(p, object(), {})), None
+    except OBJECTIONS as error:
+        shape, objection = shape_of(lambda p: p), error
+    return Traced(shape, bool(modules), objection)

@@ -22,7 +22,7 @@ from jaxunlearn.gradients.backward import Statistic, View, prepare, statistics
 from jaxunlearn.gradients.kronecker_sums import first_batch
 from jaxunlearn.gradients.microbatches import Chosen, rows_of
 from jaxunlearn.gradients.outer_products import Products, float32_einsum
-from jaxunlearn.gradients.taps import UntappedWarning
+from jaxunlearn.gradients.taps import UntappedWarning, without_warning
 from jaxunlearn.types import Batch, Params, PerExampleLoss
 
 
@@ -137,17 +137,26 @@ def weight_matrices(
 ) -> list[str]:
     """Return the names, layer by layer, of the selected weight matrices with taps."""
     kernels: dict[str, View] = {}
+    left_out: list[str] = []
 
     def trace(params: Params, batch: Batch) -> None:
-        with warnings.catch_warnings():
-            # Leaves without taps are not looked at: nothing is slow here.
-            warnings.simplefilter("ignore", UntappedWarning)
+        # Leaves without taps are not looked at: nothing is slow here.
+        with without_warning():
             prepared = prepare(loss, params, batch, layers)
         for site in prepared.survey.sites.values():
             if "kernel" in site.leaves:
                 kernels[site.leaves["kernel"]] = prepared.views[site.leaves["kernel"]]
+        untapped = prepared.survey.untapped
+        left_out.extend(name for name in untapped if name.endswith("/kernel"))
 
     jax.eval_shape(trace, params, dict(batch))
+    if left_out:
+        warnings.warn(
+            f"activation scores leave out {len(left_out)} weight matrices, whose "
+            f"layers have no taps: {', '.join(left_out[:5])}",
+            UntappedWarning,
+            stacklevel=2,
+        )
     masks = {}
     if layers is not None:
         masks = dict(tree.named_leaves(tree.select(params, layers)))

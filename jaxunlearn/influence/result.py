@@ -24,7 +24,9 @@ class InfluenceScores:
       scores: float32[Q,n]; row and column order of the data, padding left out.
       method: Its name in ``METHODS``.
       coverage: Which parameters the scores see: ``layers`` (the expression, None is
-        all), ``parameters`` and ``of`` (how many, of how many), and ``checkpoints``.
+        all), ``parameters`` and ``of`` (how many, of how many; None of how many where
+        activations alone count), ``tapped`` (how many of them by taps; of activations,
+        in the matrices whose inputs were seen), and ``checkpoints``.
       curvature: What was inverted, such as ``"fisher"``; ``"none"``.
       damping: What was added to it: a number, or layer -> number; None if nothing.
       notes: What the solvers said of each query; empty if there was no solver.

@@ -20,6 +20,7 @@ Everything is positive for a proponent: training on i lowered the loss of q.
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ from jaxunlearn.gradients.products import (
 from jaxunlearn.gradients.projections import Projection
 from jaxunlearn.influence import inverses
 from jaxunlearn.influence.activations import activation_scores
+from jaxunlearn.influence.coverage import coverage_of
 from jaxunlearn.influence.inverses import INVERSES, Inverted
 from jaxunlearn.influence.projected import projected_scores
 from jaxunlearn.influence.result import InfluenceScores
@@ -198,7 +200,8 @@ def scores(
         progress=progress,
         state=None if state is None else Path(state),
     )
-    covered = work.selected  # raises on an expression that matches nothing
+    # Raises on an expression that matches nothing.
+    covered = coverage_of(loss, work.params, batches[0], layers)
     if work.state is not None:
         asked = {"aggregate": aggregate, "by_layer": by_layer, "by_token": by_token}
         open_state(work.state, fingerprint_of(work, method=name, **asked))
@@ -206,16 +209,10 @@ def scores(
     found = METHODS[name](work, parts)
     index = [b.get("index", np.full(example_count(b), -1)) for b in batches]
     index = np.concatenate(index)[real].astype(np.int64)
-    everything = sum(x.size for x in jax.tree.leaves(params))
     result = InfluenceScores(
         scores=found.scores,
         method=name,
-        coverage={
-            "layers": layers,
-            "parameters": covered if found.layers else None,
-            "of": everything,
-            "checkpoints": found.checkpoints,
-        },
+        coverage=covered | found.covered | {"checkpoints": found.checkpoints},
         curvature=found.curvature,
         damping=found.damping,
         notes=found.notes,
@@ -270,7 +267,8 @@ class Found:
     by_layer: dict[str, np.ndarray] | None = None
     by_token: np.ndarray | None = None
     checkpoints: int = 1
-    layers: bool = True  # whether the scores are of parameters at all
+    covered: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """What its coverage is in place of that of gradients."""
     directions: dict[str, jax.Array] | None = None
 
 
@@ -514,7 +512,12 @@ def unrolled(work: Work, parts: Parts) -> Found:
         examples=count,
         progress=work.progress,
     )
-    return Found(found.scores, "the run's own", checkpoints=len(work.run.batches))
+    return Found(
+        found.scores,
+        "the run's own",
+        checkpoints=len(work.run.batches),
+        covered={"tapped": 0},
+    )
 
 
 def by_projection(kind: str) -> Callable[[Work, Parts], Found]:
@@ -538,7 +541,10 @@ def by_activations(kind: str) -> Callable[[Work, Parts], Found]:
             work.loss, work.params, work.train, query, kind=kind, layers=work.layers
         )
         found = np.asarray(found)[:, work.real]
-        return Found(aggregated(found, parts), layers=False)
+        seen = f"^(?:{'|'.join(map(re.escape, layers))})$"
+        count = tree.selected_size(work.params, tree.select(work.params, seen))
+        covered = {"parameters": None, "tapped": count}
+        return Found(aggregated(found, parts), covered=covered)
 
     return score
 

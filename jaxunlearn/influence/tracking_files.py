@@ -33,8 +33,8 @@ class InfluenceTrack:
       groups: The L parts on the way forward: ``wte``, ``wpe``, ``h/0``, ..., ``ln_f``;
         only those that ``layers`` selects, and of them what it selects.
       index: int64[N], the positions of the training examples in their data set.
-      coverage: ``layers`` (the expression, None is all), ``parameters`` and ``of``: how
-        many parameters the scores see, of how many.
+      coverage: ``layers`` (the expression, None is all), ``parameters``, ``tapped``
+        and ``of``: how many the scores see, how many of them by taps, of how many.
       solvers: Method -> one dict a checkpoint: ``curvature``, ``damping``, ``notes``.
       hashes: One a checkpoint, of its parameters.
     """

@@ -20,6 +20,7 @@ from jaxunlearn.gradients.per_example import (
     per_example_gradients,
 )
 from jaxunlearn.influence.activations import activation_scores
+from jaxunlearn.influence.coverage import coverage_of
 from jaxunlearn.influence.scores import scores
 from jaxunlearn.influence.tracking_files import InfluenceTrack
 from jaxunlearn.provenance import params_hash
@@ -56,11 +57,6 @@ def point_of(asked: Tracking, params: Params) -> InfluenceTrack:
     rows = Partial(norm_rows, Chosen(asked.query_loss, asked.layers), point)
     norms = rows_of(rows, asked.query, batch_size=None)
     groups = sorted(norms, key=tree.place_of)
-    kept = masks(point, asked.layers)
-    covered = sum(
-        int(np.sum(np.broadcast_to(kept[name], jnp.shape(leaf))))
-        for name, leaf in tree.named_leaves(point)
-    )
     index = np.concatenate([batch["index"] for batch in asked.train])[asked.real]
     return InfluenceTrack(
         scores={k: np.asarray(v, np.float32)[None] for k, v in found.items()},
@@ -71,11 +67,7 @@ def point_of(asked: Tracking, params: Params) -> InfluenceTrack:
         )[None],
         groups=tuple(groups),
         index=index.astype(np.int64),
-        coverage={
-            "layers": asked.layers,
-            "parameters": covered,
-            "of": sum(x.size for x in jax.tree.leaves(point)),
-        },
+        coverage=coverage_of(asked.loss, point, asked.train[0], asked.layers),
         solvers={k: (v,) for k, v in solvers.items()},
         hashes=(params_hash(params),),
     )

@@ -104,7 +104,7 @@ def test_shapes_groups_and_coverage(found):
     assert found.scores["hvp"].shape == (3, 1, TRAIN)
     assert found.gradient_norms.shape == (3, 3, QUERIES)
     assert found.groups == ("b", "h/0", "h/1")
-    assert found.coverage == {"layers": None, "parameters": 9, "of": 9}
+    assert found.coverage == {"layers": None, "parameters": 9, "tapped": 0, "of": 9}
     assert len(set(found.hashes)) == len(found.solvers["diagonal"]) == 3
     assert found.solvers["diagonal"][0]["damping"] > 0
     assert "proponent" in found.signs["cosine"]
@@ -141,7 +141,9 @@ def test_batch_size_and_padding_do_not_matter(found):
 def test_layers_restrict_scores_norms_and_curvature(found):
     part = tracked(layers="h/1/")
     assert part.groups == ("h/1",)
-    assert part.coverage == {"layers": "h/1/", "parameters": WIDTH, "of": 9}
+    assert part.coverage == {
+        **{"layers": "h/1/", "parameters": WIDTH, "tapped": 0, "of": 9}
+    }
     np.testing.assert_allclose(
         part.gradient_norms[:, 0], found.gradient_norms[:, 2], rtol=1e-5
     )
