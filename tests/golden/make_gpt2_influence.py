@@ -88,7 +88,7 @@ def loss(params, ids, added):
         x = x + dense(i, "mlp/c_proj", hidden)
     x = normal(x, params["ln_f/scale"], params["ln_f/bias"])
     told = jax.nn.log_softmax(x @ params["wte/embedding"].T)[:-1]
-    total = -jnp.take_along_axis(told, ids[1:, None], 1).sum()
+    total = -jnp.take_along_axis(told, ids[1:, None], 1).mean()
     return total, {name: jnp.stack(x) for name, x in inputs.items()}
 
 

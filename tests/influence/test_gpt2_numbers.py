@@ -17,6 +17,7 @@ from jaxunlearn.models.gpt2 import GPT2, GPT2Config
 GOLDEN = Path(__file__).parent.parent / "golden" / "gpt2_influence.npz"
 SHAPE = dict(vocab_size=97, n_positions=6, n_embd=16, n_layer=3, n_head=2)
 EXAMPLES, QUERIES = 5, 2
+ROUNDING = 32 * float(np.finfo(np.float32).eps)
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +73,10 @@ def test_all_leaves_are_tapped(network):
 def test_products_and_norms(network, golden):
     loss, params, train, query = network
     found = influence.scores(loss, params, train, query)
-    close(found.scores, golden["products"], 1e-6)
-    close(gradient_products(loss, params, train, query), golden["products"], 1e-6)
-    close(per_example_norms(loss, params, train), golden["norms"], 1e-6)
-    assert found.coverage["tapped"] == found.coverage["of"] == 12_752
+    close(found.scores, golden["products"], ROUNDING)
+    close(gradient_products(loss, params, train, query), golden["products"], ROUNDING)
+    close(per_example_norms(loss, params, train), golden["norms"], ROUNDING)
+    assert found.coverage["tapped"] == found.coverage["of"] == 11_520
 
 
 def test_ekfac(network, golden):
@@ -84,7 +85,7 @@ def test_ekfac(network, golden):
         loss, params, train, query, method="ekfac", layers="/(attn|mlp)/"
     )
     close(found.scores, golden["ekfac"], 1e-4)
-    assert found.coverage["tapped"] == found.coverage["parameters"] == 9_744
+    assert found.coverage["tapped"] == found.coverage["parameters"] == 9_648
 
 
 def test_a_row_of_an_index(network, golden):
@@ -98,4 +99,4 @@ def test_a_row_of_an_index(network, golden):
     assert sum(block.size for block in blocks) == 3 * (4 * 6 + 8 * 2) + 2 + 2 + 6 + 6
     rows = influence.projected_gradients(*given)
     assert rows.shape == golden["rows"].shape == (EXAMPLES, 136)
-    close(rows, golden["rows"], 1e-6)
+    close(rows, golden["rows"], ROUNDING)
