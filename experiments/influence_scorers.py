@@ -12,6 +12,7 @@ from jaxunlearn import influence
 from jaxunlearn.gradients.projections import Projection
 from jaxunlearn.influence import Checkpoint, TrainingRun
 from jaxunlearn.influence.lexical import bm25
+from jaxunlearn.influence.options import used_by
 from jaxunlearn.tree import norm, subtract
 from jaxunlearn.types import Batch
 
@@ -31,7 +32,7 @@ def by_method(
             task.train,
             task.query,
             method=method,
-            **({} if options is None else options(task)),
+            **({} if options is None else used_by(method, options(task))),
         ).scores
 
     return score

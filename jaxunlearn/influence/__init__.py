@@ -9,17 +9,12 @@ from jaxunlearn.influence.index import open_index
 from jaxunlearn.influence.index_build import build_index
 from jaxunlearn.influence.index_fisher import damped_inverse, projected_fisher
 from jaxunlearn.influence.index_query import all_scores, top_k
+from jaxunlearn.influence.options import DIRECTED, RESUMABLE, goes_with
 from jaxunlearn.influence.plan_table import Plan
 from jaxunlearn.influence.planner import plan
 from jaxunlearn.influence.result import InfluenceScores, load_scores, save_scores
 from jaxunlearn.influence.rows import gradient_row_layout, projected_gradients
-from jaxunlearn.influence.scores import (
-    DIRECTED,
-    METHODS,
-    RESUMABLE,
-    method_name,
-    scores,
-)
+from jaxunlearn.influence.scores import METHODS, method_name, scores
 from jaxunlearn.influence.tracking import TRACKED, track, tracked_during
 from jaxunlearn.influence.tracking_files import (
     InfluenceTrack,
@@ -48,6 +43,7 @@ __all__ = [
     "all_scores",
     "build_index",
     "damped_inverse",
+    "goes_with",
     "gradient_row_layout",
     "leave_one_out",
     "linear_datamodelling_score",

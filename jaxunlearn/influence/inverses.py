@@ -137,7 +137,7 @@ def by_lissa(work: Work, queries: Params) -> Inverted:
             product,
             vector,
             damping=damping,
-            key=random_key(work),
+            key=work.key,
             tolerance=work.tolerance,
             max_steps=work.max_steps,
         ),
@@ -161,7 +161,7 @@ def by_eigenpairs(work: Work, queries: Params, find: Callable) -> Inverted:
 
     def all_queries(params: Params, train: Any, queries: Params) -> tuple:
         product = curvature_product(work, params, train, example_count(work.train[0]))
-        pairs = find(product, params, rank=work.rank, key=random_key(work), mask=mask)
+        pairs = find(product, params, rank=work.rank, key=work.key, mask=mask)
 
         def one(vector: Params) -> Params:
             return solvers.low_rank(pairs, vector, damping=damping).value
@@ -290,15 +290,6 @@ def all_gradients(work: Work) -> tuple[Params, jax.Array]:
     )
     weight = np.concatenate([batch["weight"] for batch in work.train])
     return gradients, jnp.asarray(weight)
-
-
-def random_key(work: Work) -> jax.Array:
-    """Return the key, which random methods need."""
-    if work.key is None:
-        raise ValueError(
-            "key=None: this method draws at random; give jax.random.key(0)"
-        )
-    return work.key
 
 
 INVERSES: dict[str, Callable[[Work, Params], Inverted]] = {

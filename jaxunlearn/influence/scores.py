@@ -46,6 +46,7 @@ from jaxunlearn.influence import inverses
 from jaxunlearn.influence.activations import activation_scores
 from jaxunlearn.influence.coverage import coverage_of
 from jaxunlearn.influence.inverses import INVERSES, Inverted
+from jaxunlearn.influence.options import goes_with, resolved
 from jaxunlearn.influence.projected import projected_scores
 from jaxunlearn.influence.result import InfluenceScores
 from jaxunlearn.influence.resume import (
@@ -81,14 +82,14 @@ def scores(
     layers: str | None = None,
     batch_size: int | None = None,
     damping: float | Damping | None = None,
-    curvature: str = "fisher",
-    inverse: str = "ekfac",
+    curvature: str | None = None,
+    inverse: str | None = None,
     checkpoints: Sequence[Checkpoint] = (),
     run: TrainingRun | None = None,
     projection: Projection | None = None,
-    rank: int = 50,
-    tolerance: float = 1e-4,
-    max_steps: int = 100,
+    rank: int | None = None,
+    tolerance: float | None = None,
+    max_steps: int | None = None,
     aggregate: str | None = None,
     by_layer: bool = False,
     by_token: bool = False,
@@ -106,22 +107,25 @@ def scores(
       train: n examples, a batch or batches of one shape. Rows whose ``index`` is
         negative (or, without index, whose ``weight`` is 0) are padding and left out.
       query: Q examples, likewise; None for ``self_influence``.
-      method: See the table above.
+      method: See the table above. An option that it does not use is refused
+        (``options.USED_BY``), so that None, and what it stands for, differ.
       query_loss: Per-example loss of the queries; None is ``loss``.
       layers: Expression of the parameters that count; None is all.
       batch_size: Examples at a time, where the data come as one batch.
       damping: Added to the curvature: a number, or a rule; None is a tenth of the mean
         eigenvalue (``MEAN_EIGENVALUE``). What was used is in the result.
-      curvature: Of the iterative inverses: ``"fisher"`` (empirical), ``"gauss_newton"``
-        or ``"hessian"``.
-      inverse: Of ``relatif`` and ``self_influence``: ``"ekfac"`` or ``"identity"``.
-      checkpoints: Of the training run, for ``tracin``, ``source`` and ``trak``.
+      curvature: Of the iterative inverses: ``"fisher"`` (empirical; None),
+        ``"gauss_newton"`` or ``"hessian"``.
+      inverse: Of ``relatif`` and ``self_influence``: ``"ekfac"`` (None) or
+        ``"identity"``.
+      checkpoints: Of the training run, for ``tracin``, ``source``, ``trak`` and
+        ``logra``.
       run: The training run itself, for ``unrolled``.
       projection: For ``trak`` (default: dense, 2,048) and ``logra`` (Kronecker, 16 by
         16 a layer).
-      rank: Eigenpairs of ``lanczos`` and ``nystroem``.
-      tolerance: At which the iterative inverses stop.
-      max_steps: At which they stop too.
+      rank: Eigenpairs of ``lanczos`` and ``nystroem``; None is 50.
+      tolerance: At which ``cg``, ``ekfac_cg`` and ``lissa`` stop; None is 1e-4.
+      max_steps: At which they stop too; None is 100.
       aggregate: ``"sum"`` or ``"mean"``: all queries as one. ``gradient_dot`` is then a
         single forward-mode pass.
       by_layer: Also each layer's part.
@@ -141,31 +145,37 @@ def scores(
       Scores with coverage, damping, sign and what the solvers noted.
 
     Raises:
-      ValueError: An option is unknown or does not go with the method; there is no
-        example; parameters are not finite; ``state`` is of another run. Before
-        anything is computed.
+      ValueError: An option is unknown, out of range or does not go with the method;
+        there is no example; parameters are not finite; ``state`` is of another run.
+        Before anything is computed.
     """
     name = method_name(method)
-    if aggregate not in (None, "sum", "mean"):
-        raise ValueError(f'aggregate={aggregate!r}: "sum", "mean" or None')
-    if (by_layer or by_token) and name not in (*INVERSES, "gradient_dot"):
-        raise ValueError(
-            f"by_layer and by_token go with gradient_dot and the inverses "
-            f"({', '.join(INVERSES)}), not with method={method!r}"
-        )
+    options = resolved(
+        name,
+        {
+            "query_loss": query_loss,
+            "layers": layers,
+            "damping": damping,
+            "curvature": curvature,
+            "inverse": inverse,
+            "checkpoints": tuple(checkpoints),
+            "run": run,
+            "projection": projection,
+            "rank": rank,
+            "tolerance": tolerance,
+            "max_steps": max_steps,
+            "aggregate": aggregate,
+            "by_layer": by_layer,
+            "by_token": by_token,
+            "key": key,
+            "state": state,
+            "keep_directions": keep_directions,
+        },
+    )
     if (query is None) != (name == "self_influence"):
         raise ValueError(
             f"query={'None' if query is None else 'given'}: method={method!r} "
             f"{'needs one' if query is None else 'takes none, give None'}"
-        )
-    if state is not None and name not in RESUMABLE:
-        raise ValueError(
-            f"state={str(state)!r}: method={method!r} keeps no parts; give None"
-        )
-    if keep_directions and name not in DIRECTED:
-        raise ValueError(
-            f"keep_directions goes with {', '.join(DIRECTED)}, not with "
-            f"method={method!r}, whose scores are no products with fixed directions"
         )
     broken = tree.non_finite_leaves(params)
     if broken:
@@ -186,22 +196,17 @@ def scores(
         query=queries,
         real=real,
         real_queries=real_queries,
-        layers=layers,
-        damping=damping,
-        curvature=curvature,
-        inverse=inverse,
-        checkpoints=tuple(checkpoints),
-        run=run,
-        projection=projection,
-        rank=rank,
-        tolerance=tolerance,
-        max_steps=max_steps,
-        key=key,
         progress=progress,
         state=None if state is None else Path(state),
+        **{option: options[option] for option in WORK_OPTIONS},
     )
     # Raises on an expression that matches nothing.
     covered = coverage_of(loss, work.params, batches[0], layers)
+    if goes_with("rank", name) and work.rank > covered["parameters"]:
+        raise ValueError(
+            f"rank={work.rank}: there are {covered['parameters']} parameters to choose "
+            f"directions of; give a lower one"
+        )
     if work.state is not None:
         asked = {"aggregate": aggregate, "by_layer": by_layer, "by_token": by_token}
         open_state(work.state, fingerprint_of(work, method=name, **asked))
@@ -226,6 +231,12 @@ def scores(
     labels = np.asarray([str(group) for group in groups])
     sums = {g: result.scores[:, labels == g].sum(axis=1) for g in np.unique(labels)}
     return dataclasses.replace(result, groups={str(k): v for k, v in sums.items()})
+
+
+WORK_OPTIONS = (
+    *("layers", "damping", "curvature", "inverse", "checkpoints", "run"),
+    *("projection", "rank", "tolerance", "max_steps", "key"),
+)
 
 
 def method_name(method: str) -> str:
@@ -413,8 +424,6 @@ def tracin(work: Work, parts: Parts) -> Found:
 
 def moved_norms(work: Work) -> tuple[np.ndarray, np.ndarray, Any, str, Any]:
     """Return ``|A^-1 g_i|`` and ``g_i . A^-1 g_i`` of every training example."""
-    if work.inverse not in ("ekfac", "identity"):
-        raise ValueError(f'inverse={work.inverse!r}: "ekfac" or "identity"')
     if work.inverse == "identity":
         norms = example_norms(work)
         return norms, norms**2, None, "none", None
@@ -565,15 +574,3 @@ METHODS: dict[str, Callable[[Work, Parts], Found]] = {
     "act_grad": by_activations("act_grad"),
 }
 """The named table of methods."""
-
-DIRECTED = (
-    "gradient_dot",
-    "cosine",
-    "relatif",
-    *(n for n in INVERSES if n != "identity"),
-)
-"""Methods whose scores are products of one direction a query with all gradients, each
-over a number of the training example's own (cosine, relatif)."""
-
-RESUMABLE = (*DIRECTED, "tracin", "self_influence")
-"""Methods that keep finished parts in ``state``."""

@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxunlearn.influence.options import DIRECTED, NAMES, goes_with, resolved, used_by
 from jaxunlearn.influence.resume import batches_hash, open_state
-from jaxunlearn.influence.scores import DIRECTED, method_name
+from jaxunlearn.influence.scores import method_name
 from jaxunlearn.influence.tracking_files import (
     InfluenceTrack,
     joined_tracks,
@@ -66,7 +67,7 @@ def track(
       curvature_data: The examples whose mean loss H is of; None is ``train``. A few
         dozen are usually enough.
       options: Further keyword options of ``scores``: damping, curvature, rank,
-        tolerance, max_steps, key.
+        tolerance, max_steps, key; each method is given those that it uses.
       state: A directory in which each finished checkpoint is kept: the same call,
         killed and made again, goes on after them. That of other data, options or
         checkpoints is refused; the losses, being functions, are not compared.
@@ -227,6 +228,16 @@ def tracking(
             f"options: {', '.join(sorted(unknown))} unknown; of "
             f"{', '.join(sorted(OPTIONS))}"
         )
+    given = {k: v for k, v in (options or {}).items() if v is not None}
+    for option in given:
+        if not any(goes_with(option, name) for name in names if name in NAMES):
+            raise ValueError(
+                f"options: {option} does not go with methods={tuple(methods)}, where "
+                f"it changes nothing: leave it out"
+            )
+    for name in names:
+        if name in NAMES:
+            resolved(name, used_by(name, given))
     batches, real = marked("train", train, batch_size)
     queries, real_queries = marked("query", query, batch_size)
     data = batches
@@ -242,7 +253,7 @@ def tracking(
         curvature_data=joined(data),
         methods=names,
         layers=layers,
-        options=dict(options or {}),
+        options=given,
     )
 
 

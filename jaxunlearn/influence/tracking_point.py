@@ -21,6 +21,7 @@ from jaxunlearn.gradients.per_example import (
 )
 from jaxunlearn.influence.activations import activation_scores
 from jaxunlearn.influence.coverage import coverage_of
+from jaxunlearn.influence.options import used_by
 from jaxunlearn.influence.scores import scores
 from jaxunlearn.influence.tracking_files import InfluenceTrack
 from jaxunlearn.provenance import params_hash
@@ -102,7 +103,7 @@ def scores_of(asked: Tracking, params: Params, name: str) -> tuple[np.ndarray, d
         method=name,
         query_loss=asked.query_loss,
         layers=asked.layers,
-        **asked.options,
+        **used_by(name, asked.options),
     )
     return result.scores, {
         "curvature": result.curvature,

@@ -130,10 +130,6 @@ def joined(batches: Sequence[Batch]) -> Batch:
 
 def curvature_product(work: Work, params: Params, train: Batch, size: int) -> LinearMap:
     """Return ``v -> A v`` of the training data's mean loss, ``size`` at a time."""
-    if work.curvature not in CURVATURES:
-        raise ValueError(
-            f"curvature={work.curvature!r}: one of {', '.join(CURVATURES)}"
-        )
     product = {"fisher": fisher_vp, "gauss_newton": gauss_newton_vp, "hessian": hvp}[
         work.curvature
     ]
