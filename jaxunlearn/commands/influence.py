@@ -28,7 +28,16 @@ FROM_PYTHON = {
 }
 """Methods that need more than a model directory, and how they are called."""
 
-UNDAMPED = ("gradient_dot", "cosine", "tracin", "act_act", "act_grad")
+FLAGS = {
+    "damping": "damping",
+    "damping_share": "damping",
+    "curvature": "curvature",
+    "rank": "rank",
+    "max_steps": "max_steps",
+    "aggregate": "aggregate",
+    "seed": "key",
+}
+"""Options that only some methods use, by their names in ``influence.scores``."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,16 +55,16 @@ class Options:
       layers: Regular expression of the parameters that count; by default all.
       damping: Added to the curvature; by default --damping-share 0.1.
       damping_share: The damping as a share of the curvature's mean eigenvalue.
-      curvature: Of cg, ekfac_cg, lissa, lanczos and nystroem.
-      rank: Eigenpairs of lanczos and nystroem.
-      max_steps: At which cg, ekfac_cg and lissa stop.
+      curvature: Of cg, ekfac_cg, lissa, lanczos and nystroem; by default fisher.
+      rank: Eigenpairs of lanczos and nystroem; by default 50.
+      max_steps: At which cg, ekfac_cg and lissa stop; by default 100.
       aggregate: All queries as one.
       batch_size: Examples at a time.
       max_length: Most tokens of an example; by default what the model takes.
       top: How many proponents and opponents of each query are shown.
       page: An .html file with the same, the training tokens coloured by contribution.
       tokens: Of how many proponents, and opponents, a query the tokens are coloured.
-      seed: Of the random methods.
+      seed: Of cg, ekfac_cg, lissa, lanczos and nystroem; by default 0.
     """
 
     model: str
@@ -66,20 +75,21 @@ class Options:
     layers: str | None = None
     damping: float | None = None
     damping_share: float | None = None
-    curvature: Literal["fisher", "gauss_newton", "hessian"] = "fisher"
-    rank: int = 50
-    max_steps: int = 100
+    curvature: Literal["fisher", "gauss_newton", "hessian"] | None = None
+    rank: int | None = None
+    max_steps: int | None = None
     aggregate: Literal["sum", "mean"] | None = None
     batch_size: int = 16
     max_length: int | None = None
     top: int = 5
     page: Path | None = None
     tokens: int = 3
-    seed: int = 0
+    seed: int | None = None
 
     def check(self) -> str:
         """Refuse options that contradict one another; return the method's own name."""
         from jaxunlearn.influence import method_name
+        from jaxunlearn.influence.options import USED_BY, goes_with
 
         method = method_name(self.method)
         if method in FROM_PYTHON:
@@ -107,11 +117,13 @@ class Options:
         given = [x for x in (self.damping, self.damping_share) if x is not None]
         if len(given) == 2:
             raise ValueError("give one of --damping and --damping-share")
-        if given and method in UNDAMPED:
-            raise ValueError(
-                f"--damping does nothing with --method {self.method}: leave it out, or "
-                f"use an influence function, such as ekfac"
-            )
+        for option, name in FLAGS.items():
+            if getattr(self, option) is not None and not goes_with(name, method):
+                raise ValueError(
+                    f"--{option.replace('_', '-')} does not go with --method "
+                    f"{self.method}, where it changes nothing: leave it out, or take "
+                    f"one of {', '.join(USED_BY[name])}"
+                )
         check_output("out", self.out, ".npz")
         check_output("page", self.page, ".html")
         return method
@@ -181,11 +193,12 @@ def computed(inputs: Inputs, options: Options, method: str, parts: Path) -> Any:
     import jax
 
     from jaxunlearn.gradients.kronecker_inverse import Damping
-    from jaxunlearn.influence import DIRECTED, RESUMABLE, scores
+    from jaxunlearn.influence import DIRECTED, RESUMABLE, goes_with, scores
 
     damping: Any = options.damping
     if options.damping_share is not None:
         damping = Damping("mean_eigenvalue", options.damping_share)
+    random = goes_with("key", method)
     checkpoints = ()
     if method == "tracin" and inputs.run is not None:
         checkpoints = replayed_checkpoints(inputs, inputs.run)
@@ -206,7 +219,7 @@ def computed(inputs: Inputs, options: Options, method: str, parts: Path) -> Any:
             rank=options.rank,
             max_steps=options.max_steps,
             aggregate=options.aggregate,
-            key=jax.random.key(options.seed),
+            key=jax.random.key(options.seed or 0) if random else None,
             progress=update,
             state=parts if method in RESUMABLE else None,
             keep_directions=method in DIRECTED,

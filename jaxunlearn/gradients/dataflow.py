@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from jaxunlearn.gradients.programs import (
     CALLS,
     ENTRYWISE,
+    LOOPS,
     SEALED,
     check_operands,
     living_equations,
@@ -114,13 +115,14 @@ def follow(
             check_operands(equation, equation.invars, parts[0])
             return follow(parts[0], given, loops, flow, prefix, copied)
         blur, visits = blurred(given), visit_count(flow)
-        inside = loops + (kind in ("scan", "while"))
+        inside = loops + (kind in LOOPS)
         for part in parts:
             results = follow(
                 part, enter(equation, part, given, blur), inside, flow, prefix, copied
             )
             blurred(results)
-        if kind not in ("scan", "cond", *SEALED) and visit_count(flow) > visits:
+        known = kind in LOOPS or kind in SEALED or kind == "cond"
+        if not known and visit_count(flow) > visits:
             raise unread(equation, "a layer of the network is called inside it")
         return [blur]
 

@@ -165,6 +165,11 @@ def fitted(
 ) -> KroneckerFactors:
     """Return the factors of the moments; of EK-FAC, after a second pass."""
     first = first_batch(batch)
+    if fit.fisher != "true" and not (key is None and fit.logits is None):
+        raise ValueError(
+            f"key and logits do not go with fisher={fit.fisher!r}, which draws no "
+            f'labels: leave them out, or take fisher="true"'
+        )
     if fit.fisher == "true":
         if key is None:
             raise ValueError(

@@ -17,9 +17,11 @@ CALLS = {
 }
 """Primitives whose operands and results are those of the one program inside."""
 
+LOOPS = {"scan", "while"}
+
 SEALED = {
     *("composite", "custom_linear_solve", "linear_call", "reduce", "reduce_window"),
-    *("scatter", "scatter-add", "scatter_add", "shard_map", "while"),
+    *("scatter", "scatter-add", "scatter_add", "shard_map"),
 }
 """Primitives that do with the programs inside what no layer can be told apart in."""
 

@@ -77,6 +77,16 @@ class Projection:
                 f"matrices_hash={self.matrices_hash!r}: give the hash of the matrices "
                 f"with distribution='pca', and only with it"
             )
+        if self.kind in ("sparse", "hadamard") and self.distribution != "rademacher":
+            raise ValueError(
+                f"distribution={self.distribution!r} does not go with {self.kind}, "
+                f"which draws signs: leave it out"
+            )
+        if self.kind != "sparse" and self.nonzeros != 1:
+            raise ValueError(
+                f"nonzeros={self.nonzeros} does not go with {self.kind}: leave it out, "
+                f"or take sparse"
+            )
         if self.kind == "sparse" and (
             self.nonzeros < 1 or self.dimensions[0] % self.nonzeros
         ):

@@ -176,7 +176,7 @@ def check_kinds(method: str, options: Mapping[str, Any]) -> None:
         value = options[option]
         if value is not None and not isinstance(value, kind):
             raise ValueError(
-                f"{option} is a {type(value).__name__}: give a {kind.__name__}"
+                f"{option} is of type {type(value).__name__}: give a {kind.__name__}"
             )
     if method in ("lissa", *SKETCHED) and options["key"] is None:
         raise ValueError(

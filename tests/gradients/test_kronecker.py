@@ -273,6 +273,8 @@ def test_misuse_is_named(params, factors, own):
         fit(batch, fisher="model")
     with pytest.raises(ValueError, match="key=jax.random.key"):
         fit(batch, fisher="true")
+    with pytest.raises(ValueError, match="do not go with fisher='empirical'"):
+        fit(batch, key=jax.random.key(0))
     with pytest.raises(ValueError, match='"index"'):
         fit([batch], fisher="true", key=jax.random.key(0))
     for name, value in [("eigh", "half"), ("largest_factor", 0)]:

@@ -98,6 +98,11 @@ def test_a_projection_takes_no_other_arguments():
             {"kind": "sparse", "dimensions": (9,), "nonzeros": 2},
             "nonzeros=2: must be at least 1 and divide 9",
         ),
+        ({"nonzeros": 2}, "nonzeros=2 does not go with kronecker"),
+        (
+            {"kind": "hadamard", "dimensions": (8,), "distribution": "normal"},
+            "distribution='normal' does not go with hadamard",
+        ),
     ]:
         with pytest.raises(ValueError, match=message):
             Projection(**options)

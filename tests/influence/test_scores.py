@@ -1,5 +1,7 @@
 """Influence scores against closed forms on a model whose gradients are written down."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,12 +10,14 @@ import pytest
 from jaxunlearn import influence
 from jaxunlearn.gradients.kronecker_inverse import Damping
 from jaxunlearn.gradients.projections import Projection
-from jaxunlearn.influence import Checkpoint, TrainingRun
+from jaxunlearn.influence import METHODS, Checkpoint, TrainingRun, method_name
+from jaxunlearn.influence.options import NAMES, USED_BY, used_by
 from jaxunlearn.influence.weighted_training import initial_state, make_weighted_step
 
 EPS = float(jnp.finfo(jnp.float32).eps)
 WIDTH, TRAIN, QUERIES = 5, 9, 3
 DAMPING = 0.3
+KEY = jax.random.key(0)
 
 
 def loss(params, batch):
@@ -61,19 +65,20 @@ EXPECTED = {
 
 @pytest.mark.parametrize("method", sorted(EXPECTED))
 def test_closed_forms(method):
-    close(scored(method, damping=DAMPING).scores, EXPECTED[method], 256)
+    found = scored(method, **used_by(method, {"damping": DAMPING}))
+    close(found.scores, EXPECTED[method], 256)
 
 
 @pytest.mark.parametrize("method", ["cg", "influence_cg", "lissa", "nystroem"])
 def test_iterative_inverses_meet_the_exact_one(method):
-    found = scored(
-        method,
-        damping=DAMPING,
-        key=jax.random.key(0),
-        tolerance=1e-5,
-        max_steps=2000,
-        rank=WIDTH + 1,
-    )
+    options = {
+        "damping": DAMPING,
+        "key": jax.random.key(0),
+        "tolerance": 1e-5,
+        "max_steps": 2000,
+        "rank": WIDTH + 1,
+    }
+    found = scored(method, **used_by(method_name(method), options))
     np.testing.assert_allclose(
         found.scores,
         EXPECTED["woodbury"],
@@ -162,9 +167,10 @@ def test_unrolled_predicts_a_small_change_of_weight():
 
 @pytest.mark.parametrize("method", ["gradient_dot", "cg", "logra"])
 def test_aggregated_queries_are_the_sum_and_the_mean(method):
-    apart = scored(method, damping=DAMPING, tolerance=1e-6).scores
+    options = used_by(method, {"damping": DAMPING, "tolerance": 1e-6})
+    apart = scored(method, **options).scores
     for name, reduce in (("sum", np.sum), ("mean", np.mean)):
-        one = scored(method, damping=DAMPING, tolerance=1e-6, aggregate=name).scores
+        one = scored(method, aggregate=name, **options).scores
         np.testing.assert_allclose(
             one, reduce(apart, axis=0)[None], atol=1e-4 * np.abs(apart).max()
         )
@@ -192,13 +198,14 @@ def test_chosen_layers():
 
 @pytest.mark.parametrize("method", ["gradient_dot", "woodbury", "logra"])
 def test_batches_and_padding_change_nothing(method):
-    whole = scored(method, damping=DAMPING).scores
-    close(scored(method, damping=DAMPING, batch_size=4).scores, whole)
+    options = used_by(method, {"damping": DAMPING})
+    whole = scored(method, **options).scores
+    close(scored(method, batch_size=4, **options).scores, whole)
     padded = {k: np.concatenate([v, v[:3]]) for k, v in DATA.items()}
     padded["index"][TRAIN:] = -1
     padded["weight"] = (padded["index"] >= 0).astype(np.float32)
     parts = [{k: v[i : i + 6] for k, v in padded.items()} for i in (0, 6)]
-    found = influence.scores(loss, PARAMS, parts, QUERY, method=method, damping=DAMPING)
+    found = influence.scores(loss, PARAMS, parts, QUERY, method=method, **options)
     close(found.scores, whole)
     np.testing.assert_array_equal(found.index, np.arange(TRAIN))
 
@@ -230,14 +237,30 @@ def test_a_file_that_is_no_scores(tmp_path):
     ("options", "said"),
     [
         ({"method": "magical"}, "one of gradient_dot"),
-        ({"method": "cosine", "by_layer": True}, "by_layer and by_token go with"),
+        ({"method": "cosine", "by_layer": True}, "by_layer=True does not go with"),
         ({"method": "gradient_dot", "layers": "wte"}, "matches no parameter"),
         ({"method": "gradient_dot", "query": None}, "needs one"),
         ({"method": "self_influence"}, "takes none"),
         ({"method": "lissa"}, "key=None"),
         ({"method": "unrolled"}, "run=None"),
         ({"method": "source"}, "checkpoints is empty"),
+        ({"method": "lanczos"}, "key=None"),
         ({"method": "cg", "curvature": "flat"}, "curvature='flat'"),
+        ({"method": "cg", "max_steps": 0}, "max_steps=0: .* at least 1"),
+        ({"method": "cg", "max_steps": 2.5}, "max_steps=2.5"),
+        ({"method": "cg", "tolerance": -1.0}, "tolerance=-1.0"),
+        ({"method": "cg", "tolerance": float("nan")}, "tolerance=nan"),
+        ({"method": "ekfac", "damping": -1.0}, "damping=-1.0"),
+        ({"method": "ekfac", "damping": float("nan")}, "damping=nan"),
+        ({"method": "ekfac", "damping": float("inf")}, "damping=inf"),
+        ({"method": "ekfac", "damping": "much"}, "damping='much'"),
+        ({"method": "ekfac", "damping": Damping("mean", 0.1)}, "rule 'mean'"),
+        ({"method": "ekfac", "damping": Damping("absolute", -1)}, "damping=-1"),
+        ({"method": "nystroem", "rank": 0, "key": KEY}, "rank=0"),
+        ({"method": "nystroem", "rank": 99, "key": KEY}, "rank=99: there are 6"),
+        ({"method": "tracin", "checkpoints": [PARAMS]}, "checkpoints: a dict"),
+        ({"method": "logra", "projection": (8, 8)}, "projection is of type tuple"),
+        ({"method": "unrolled", "run": 3}, "run is of type int"),
         ({"method": "gradient_dot", "aggregate": "max"}, "aggregate='max'"),
         ({"method": "gradient_dot", "groups": ["a"]}, "1 labels for 9"),
         ({"method": "gradient_dot", "batch_size": 0}, "batch_size=0"),
@@ -247,6 +270,56 @@ def test_a_file_that_is_no_scores(tmp_path):
 def test_misuse_is_told(options, said):
     with pytest.raises(ValueError, match=said):
         scored(options.pop("method"), **options)
+
+
+GIVEN = {
+    "aggregate": "sum",
+    "by_layer": True,
+    "by_token": True,
+    "checkpoints": [Checkpoint(PARAMS)],
+    "curvature": "fisher",
+    "damping": 123.0,
+    "inverse": "ekfac",
+    "keep_directions": True,
+    "key": KEY,
+    "layers": "w",
+    "max_steps": 100,
+    "projection": Projection(),
+    "query_loss": loss,
+    "rank": 50,
+    "run": TrainingRun(None, None, ()),
+    "state": "somewhere",
+    "tolerance": 1e-4,
+}
+"""A value for each option that not every method uses; defaults among them."""
+
+
+@pytest.mark.parametrize("option", sorted(USED_BY))
+def test_an_option_without_effect_is_refused(option):
+    idle = [name for name in METHODS if name not in USED_BY[option]]
+    assert idle
+    for method in idle:
+        query = None if method == "self_influence" else QUERY
+        with pytest.raises(ValueError, match=f"{option}.* does not go with method='"):
+            scored(method, query=query, **{option: GIVEN[option]})
+
+
+def test_options_are_refused_together_and_before_they_are_read():
+    with pytest.raises(ValueError, match="does not go with method='gradient_dot'"):
+        scored("gradient_dot", inverse="nonsense", max_steps=-3, damping=123.0)
+    with pytest.raises(ValueError, match="does not go with inverse='identity'"):
+        scored("relatif", inverse="identity", damping=0.1)
+
+
+def test_every_method_and_every_option_is_in_the_table():
+    known = set(inspect.signature(influence.scores).parameters)
+    everywhere = {
+        *("loss", "params", "train", "query", "method"),
+        *("batch_size", "groups", "progress"),
+    }
+    assert known == everywhere | set(USED_BY)
+    assert set(NAMES) == set(METHODS)
+    assert all(set(users) <= set(METHODS) for users in USED_BY.values())
 
 
 def test_broken_parameters_and_empty_data_are_told():
