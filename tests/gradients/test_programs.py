@@ -102,7 +102,7 @@ def test_a_call_that_changes_its_operands_is_refused():
 def test_a_parameter_of_another_name_is_refused():
     equation, _ = fake(steps=7)
     assert parameter(equation, "steps") == 7
-    with pytest.raises(UnreadProgram, match="'length', but body, steps.* 0.10.2 to"):
+    with pytest.raises(UnreadProgram, match="'length', but body, steps.*0.10.2 to"):
         parameter(equation, "length")
     program = SimpleNamespace(eqns=[equation], outvars=equation.outvars)
     equation.outvars.append(SimpleNamespace())

@@ -26,10 +26,9 @@ def golden():
         return dict(file)
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["saved", "remat"])
-def network(request):
-    """The loss, parameters, training examples and queries of the golden file."""
-    model = GPT2(GPT2Config(**SHAPE, remat=request.param))
+def made(**options):
+    """Return the loss, parameters, training examples and queries of the golden file."""
+    model = GPT2(GPT2Config(**SHAPE, **options))
     shapes = jax.eval_shape(lambda: model.init(key=jax.random.key(0)))
     random = np.random.default_rng(0)
     leaves = {
@@ -46,13 +45,19 @@ def network(request):
     return model.per_example_loss, params, train, query
 
 
+@pytest.fixture(scope="module")
+def network():
+    return made()
+
+
 def close(found, expected, tolerance):
     scale = np.abs(expected).max()
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * scale)
 
 
-def test_all_leaves_are_tapped(network):
-    loss, params, train, _ = network
+@pytest.mark.parametrize("remat", [False, True])
+def test_all_leaves_are_tapped(remat):
+    loss, params, train, _ = made(remat=remat)
     found = {}
 
     def trace(params, train):
