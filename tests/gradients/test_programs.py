@@ -249,3 +249,35 @@ def test_a_loss_within_a_sealed_program_takes_the_slow_way(network, compared):
     rules = jax.sharding.PartitionSpec()
     sharded = jax.shard_map(loss, mesh=mesh, in_specs=rules, out_specs=rules)
     assert compared(sharded, params, batch) == tapped(loss, params, batch)
+
+
+def test_a_layer_that_is_called_once_more_in_a_hidden_program(network, compared):
+    """The root of ``y - f(y)``, a layer of whose f is called outside it too."""
+
+    class Layer(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return 0.1 * nn.tanh(nn.Dense(WIDTH, name="dense")(x))
+
+    x = np.random.default_rng(1).normal(size=(SIZE, WIDTH)).astype(np.float32)
+    params = jax.jit(Layer().init)(jax.random.key(0), x)["params"]
+
+    def loss(params, batch):
+        def residual(y):
+            return y - Layer().apply({"params": params}, y) - batch["x"]
+
+        def solve(f, y):
+            for _ in range(20):
+                y = y - f(y)
+            return y
+
+        def linear(g, y):
+            return solve(lambda x: g(x) - y, y)
+
+        root = jax.lax.custom_root(residual, batch["x"], solve, linear)
+        return jnp.sum(Layer().apply({"params": params}, root) ** 2, axis=1)
+
+    assert compared(loss, params, {"x": x}, passes=True) == {
+        "dense/kernel",
+        "dense/bias",
+    }
