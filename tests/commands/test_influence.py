@@ -137,16 +137,19 @@ def test_options_reach_the_library(cli, tiny, tmp_path, monkeypatch):
     status = score(
         *(cli, tiny, tmp_path / "s.npz", "--method", "influence_cg"),
         *("--damping-share", 0.5, "--curvature", "hessian", "--max-steps", 7),
-        *("--rank", 3, "--aggregate", "mean", "--seed", 4, "--layers", "wte"),
+        *("--aggregate", "mean", "--seed", 4, "--layers", "wte"),
     )
     assert status == 130
     assert seen["damping"] == ("mean_eigenvalue", 0.5)
     assert seen["key"] == jax.random.key(4)
-    wanted = {"method": "cg", "curvature": "hessian", "max_steps": 7, "rank": 3}
+    wanted = {"method": "cg", "curvature": "hessian", "max_steps": 7}
     wanted |= {"aggregate": "mean", "layers": "wte", "state": tmp_path / "s.npz.parts"}
     assert {name: seen[name] for name in wanted} == wanted
     score(cli, tiny, tmp_path / "s.npz", "--method", "trak", "--damping", 2)
     assert (seen["state"], seen["keep_directions"], seen["damping"]) == (None, False, 2)
+    assert seen["key"] is seen["rank"] is None
+    score(cli, tiny, tmp_path / "s.npz", "--method", "lanczos", "--rank", 3)
+    assert (seen["rank"], seen["key"]) == (3, jax.random.key(0))
 
 
 def test_rankings_go_by_sign(inputs, truth):
