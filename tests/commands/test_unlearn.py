@@ -184,7 +184,7 @@ def test_a_target_beyond_the_retain_limit_is_refused(learned, tmp_path, capsys):
         ),
         (
             ("--method", "gradient_ascent", "--forget", "FORGET", "--target", "far"),
-            "a number, before or unseen",
+            "(nats a token), before or unseen",
         ),
         (
             ("--method", "gradient_ascent", "--forget", "UNSEEN", "--run", "RUN"),
