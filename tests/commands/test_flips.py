@@ -16,7 +16,7 @@ from jaxunlearn.report import read_runs
 from jaxunlearn.training import check_model, checkpoints, gradient_store, open_run
 from jaxunlearn.training.recipe import initial_state, optimizer
 
-FLIPS = int(os.environ.get("FLIPS", "2"))
+FLIPS = int(os.environ.get("FLIPS", "1"))
 
 
 def used_run(folder):
@@ -37,7 +37,8 @@ def used_run(folder):
     (told,) = read_runs([str(folder)])
     held = [start, params, states, gradients, track.scores]
     held += [[point.scores, point.losses] for point in points]
-    words = [run.recipe, run.records, run.tokenizer.get_vocab(), model.config]
+    words = [run.recipe, run.records, sorted(run.tokenizer.get_vocab().items())]
+    words += [model.config]
     words += [told.curves, told.track]
     return [np.asarray(x).tobytes() for x in jax.tree.leaves(held)] + [repr(words)]
 
