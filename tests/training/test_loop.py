@@ -8,6 +8,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from jaxunlearn import tree
+from jaxunlearn.provenance import params_hash
 from jaxunlearn.training import Recipe, Recording, loop, train
 from jaxunlearn.training.recipe import (
     batch_at,
@@ -287,3 +288,14 @@ def test_a_recording_that_does_not_fit_is_refused_before_any_work(
             recording=recording,
         )
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_finished_run_keeps_the_hash_of_the_model_that_it_returns(
+    model, params, data, tmp_path, dtype
+):
+    start = jax.tree.map(lambda x: x.astype(dtype), params)
+    recipe = Recipe(epochs=1, batch_size=10)
+    end = train(model, start, data, recipe, pad_id=PAD, directory=tmp_path)
+    told = json.loads((tmp_path / "trained.json").read_text())
+    assert told["params_sha256"] == params_hash(end.params)
