@@ -136,20 +136,27 @@ def option_classes(hint: Any) -> list[Any]:
     return [found for one in typing.get_args(hint) for found in option_classes(one)]
 
 
+CALL = r"[\w.]+\([^()]*(?:\([^()]*\)[^()]*)*\)"
+
+
 def in_options(message: str, names: set[str]) -> str:
     """Return an error message of the library in the words of the command line.
 
     An argument that is an option is called by the option's name: where its value
-    stands behind it, and wherever its name cannot be a word of the sentence.
+    stands behind it, and wherever its name cannot be a word of the sentence. A call in
+    Python stays one.
 
     >>> in_options("max_steps=-3: at least 1, or lower batch_size", {"max_steps"})
     '--max-steps -3: at least 1, or lower batch_size'
+    >>> in_options("method='magic': call f(x, method='magic')", {"method"})
+    "--method 'magic': call f(x, method='magic')"
     """
+    prose = re.split(rf"({CALL})", message)
     for name in sorted(names, key=len, reverse=True):
         option = "--" + name.replace("_", "-")
-        message = re.sub(rf"(?<![\w.\-/'\"]){name}=(?=[^\s=])", f"{option} ", message)
-        if "_" in name:
-            message = re.sub(
-                rf"(?<![\w.\-/'\"]){name}(?![\w.\-/='\"(])", option, message
-            )
-    return message
+        for i in range(0, len(prose), 2):
+            part = re.sub(rf"(?<![\w.\-/'\"]){name}=(?=[^\s=])", f"{option} ", prose[i])
+            if "_" in name:
+                part = re.sub(rf"(?<![\w.\-/'\"]){name}(?![\w.\-/='\"(])", option, part)
+            prose[i] = part
+    return "".join(prose)
