@@ -57,7 +57,7 @@ def check_output(
 def check_folder(option: str, folder: Path) -> None:
     """Refuse a folder in which nothing could be written."""
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--{option} {folder} is a file: name a folder")
+        raise ValueError(f"--{option} {folder} is a file: name a directory")
     try:
         writable(folder)
     except OSError as error:

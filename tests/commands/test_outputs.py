@@ -36,7 +36,7 @@ BAD = [
     (["--out", "X/mine.json"], "file, or damaged: name another"),
     (["--out", "X/folder.json"], "is a directory: name a file"),
     (["--out", "X/s.txt"], "must end in .json"),
-    (["--out", "X/file/s.json"], "is a file: name a folder"),
+    (["--out", "X/file/s.json"], "choose another folder"),
     (["--max-length", "0"], "--max-length 0: at least 2"),
     (["--max-length", "-5"], "--max-length -5"),
     (["--max-length", "1000000000"], "must be 2 to 8, the positions"),
@@ -64,7 +64,7 @@ BAD = [
             ["--retrain", "1000000", "--run", "X"],
             "--retrain 1000000: at least 0 and at most",
         ),
-        (["--retrained", "X/file"], "is a file: name a folder"),
+        (["--retrained", "X/file"], "is a file: name a directory"),
     ],
 )
 def test_evaluate_refuses_before_models(files, cli, capsys, arguments, message):
@@ -106,7 +106,9 @@ def refusal(files, cli, capsys, command, arguments):
 def test_report_refuses_before_it_draws(files, cli, capsys):
     for out in ("forget.json", "file"):
         assert cli("report", files / "forget.json", "--out", files / out) == 2
-        assert "is a file: name a folder" in " ".join(capsys.readouterr().err.split())
+        assert "is a file: name a directory" in " ".join(
+            capsys.readouterr().err.split()
+        )
 
 
 def test_what_the_command_itself_wrote_may_be_replaced(tmp_path):
