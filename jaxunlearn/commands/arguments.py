@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import math
 import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -134,6 +135,27 @@ def option_classes(hint: Any) -> list[Any]:
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return [hint]
     return [found for one in typing.get_args(hint) for found in option_classes(one)]
+
+
+def listed(values: Sequence[str]) -> list[str]:
+    """Return the names of an option that takes several, with spaces or commas between.
+
+    >>> listed(["a,b", "c"])
+    ['a', 'b', 'c']
+    """
+    parts = (part.strip() for value in values for part in value.split(","))
+    return [part for part in parts if part]
+
+
+def check_number(
+    name: str, value: float | None, low: float, high: float | None = None
+) -> None:
+    """Refuse a number out of its range, and none; an option not given is in it."""
+    if value is None:
+        return
+    if not (math.isfinite(value) and low <= value and (high is None or value <= high)):
+        upto = "" if high is None else f" and at most {high:,}"
+        raise ValueError(f"--{name.replace('_', '-')} {value}: at least {low}{upto}")
 
 
 CALL = r"[\w.]+\([^()]*(?:\([^()]*\)[^()]*)*\)"

@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from jaxunlearn.commands.arguments import check_number, listed
 from jaxunlearn.commands.attack_inputs import RECORDS, Inputs, prepare, read_given
 from jaxunlearn.commands.console import console, say, working
-from jaxunlearn.commands.outputs import check_count, check_output
+from jaxunlearn.commands.outputs import check_output
 from jaxunlearn.files import locked_file
 from jaxunlearn.provenance import versions
 from jaxunlearn.report import console_table
@@ -91,7 +92,7 @@ class Options:
                 "--reference DIR is needed, a model retrained without the forgotten "
                 "records: only what comes back beyond what it gives was ever there"
             )
-        named = [name for part in self.attacks for name in part.split(",") if name]
+        named = listed(self.attacks)
         for name in named:
             if name not in ATTACKS:
                 near = difflib.get_close_matches(name, ATTACKS, n=3, cutoff=0.5)
@@ -100,11 +101,11 @@ class Options:
                     f"--attacks {name}: unknown; {hint}one of {', '.join(ATTACKS)}"
                 )
         for name in ("steps", "offset_steps"):
-            check_count(name, getattr(self, name), 1, MOST_STEPS)
+            check_number(name, getattr(self, name), 1, MOST_STEPS)
         for name in ("samples", "batch_size", "relearning_batch_size"):
-            check_count(name, getattr(self, name), 1, MOST)
-        check_count("seed", self.seed, 0, 2**32 - 1)
-        check_count("max_length", self.max_length, 2, None)
+            check_number(name, getattr(self, name), 1, MOST)
+        check_number("seed", self.seed, 0, 2**32 - 1)
+        check_number("max_length", self.max_length, 2)
         for name in ("learning_rate", "temperature"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):

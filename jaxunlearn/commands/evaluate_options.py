@@ -6,8 +6,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
+from jaxunlearn.commands.arguments import check_number
 from jaxunlearn.commands.outputs import (
-    check_count,
     check_folder,
     check_output,
 )
@@ -107,7 +107,7 @@ class Options:
             ("max_new_tokens", 1, None),
             ("max_length", 2, None),
         ):
-            check_count(name, getattr(self, name), low, high)
+            check_number(name, getattr(self, name), low, high)
         if self.from_logs is None:
             for name in self.metrics:
                 check_metric(name, score_names())

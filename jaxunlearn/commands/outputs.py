@@ -64,14 +64,6 @@ def check_folder(option: str, folder: Path) -> None:
         raise ValueError(f"--{option} {folder}: {error}") from error
 
 
-def check_count(name: str, value: int | None, low: int, high: int | None) -> None:
-    """Refuse a number out of its range; None, an option not given, is in it."""
-    if value is None or low <= value and (high is None or value <= high):
-        return
-    upto = "" if high is None else f" and at most {high:,}"
-    raise ValueError(f"--{name.replace('_', '-')} {value}: at least {low}{upto}")
-
-
 def readable_as(path: Path, ours: Callable[[Any], bool]) -> bool:
     """Say whether a file holds JSON that ``ours`` knows."""
     try:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from jaxunlearn.commands.arguments import listed
 from jaxunlearn.commands.console import say, working
 from jaxunlearn.commands.outputs import check_folder
 
@@ -19,7 +20,7 @@ def report(
     /,
     *,
     out: Path = Path("jaxunlearn-report"),
-    names: str | None = None,
+    names: tuple[str, ...] = (),
 ) -> int:
     """Compare unlearning runs with one another and with retraining, on one HTML page.
 
@@ -33,13 +34,12 @@ def report(
         influence_track.npz (`jaxunlearn train`, the second by `--track`), or such files
         under any name. Files of different forms with one name are one run.
       out: Directory for the page; files of the same names there are replaced.
-      names: What to call the runs, with commas between: one a run.
+      names: What to call the runs: one a run.
     """
     from jaxunlearn.report import read_runs, write_comparison
 
     check_folder("out", out)
-    called = None if names is None else [name.strip() for name in names.split(",")]
-    found = read_runs(runs, names=called)
+    found = read_runs(runs, names=listed(names) or None)
     with working("Drawing"):
         page = write_comparison(found, out)
     tell(found)

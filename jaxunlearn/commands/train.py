@@ -53,7 +53,7 @@ def train(
     head_entries: int = 64,
     evaluate: str | None = None,
     track: str | None = None,
-    track_methods: str = "gradient_dot,act_act",
+    track_methods: tuple[str, ...] = ("gradient_dot", "act_act"),
 ) -> int:
     """Train or fine-tune a GPT-2 into a run directory that can be unlearned from.
 
@@ -93,7 +93,7 @@ def train(
         every training example, their losses and the norms of their gradients layer
         by layer, into OUT/influence_track.npz. Holds as many gradients in memory as
         there are such records: name few.
-      track_methods: Scores to follow, with commas between. The two by default cost an
+      track_methods: Scores to follow. The two by default cost an
         evaluation about as much as an epoch of training; hvp and the inverse
         curvatures cost many times that.
     """

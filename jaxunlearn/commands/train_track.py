@@ -1,7 +1,9 @@
 """Influence followed through a training run: `jaxunlearn train --track`."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from jaxunlearn.commands.arguments import listed
 from jaxunlearn.data import record_text, subset, tokenize
 from jaxunlearn.sealed import write_sealed
 
@@ -19,16 +21,16 @@ CURVATURE_EXAMPLES = 32
 """Training examples whose mean loss gives the curvature of a tracked ``hvp``."""
 
 
-def tracked_methods(methods: str) -> tuple[str, ...]:
+def tracked_methods(methods: Sequence[str]) -> tuple[str, ...]:
     """Return the names of ``--track-methods``, all of them known and different."""
     from jaxunlearn.influence import TRACKED
 
-    names = tuple(name.strip() for name in methods.split(","))
+    names = tuple(listed(methods))
     wrong = [name for name in names if name not in TRACKED or names.count(name) > 1]
     if wrong:
         raise ValueError(
-            f"--track-methods {methods}: {wrong[0]!r} is unknown or there twice; name "
-            f"one or more, with commas between, of {', '.join(TRACKED)}"
+            f"--track-methods {wrong[0]}: unknown, or there twice; name one or more of "
+            f"{', '.join(TRACKED)}"
         )
     return names
 
