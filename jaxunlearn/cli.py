@@ -4,7 +4,7 @@ import importlib
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 COMMANDS = (
     "demo",
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             registry=REGISTRY,
         )
     except (ValueError, OSError, ImportError) as error:
-        sys.exit(fail(error, option_names(functions[asked]) if asked else set()))
+        sys.exit(fail(error, option_names(functions[asked]) if asked else {}))
     except KeyboardInterrupt:
         print("\njaxunlearn: interrupted", file=sys.stderr)
         sys.exit(130)
@@ -77,7 +77,7 @@ def command_of(name: str) -> Callable[..., int]:
     return getattr(importlib.import_module(f"jaxunlearn.commands.{name}"), name)
 
 
-def fail(error: Exception, names: set[str]) -> int:
+def fail(error: Exception, names: Mapping[str, str]) -> int:
     """Print an error of the input as one message, without a traceback."""
     from jaxunlearn.commands.arguments import in_options
 

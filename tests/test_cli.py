@@ -53,11 +53,12 @@ def test_the_overview_has_one_sentence_a_command(capsys, monkeypatch):
 
 def test_every_option_of_a_command_is_known_by_the_argument_s_name():
     names = arguments.option_names(cli.command_of("train"))
-    assert {"model", "data", "out", "batch_size"} <= names
+    assert {"model", "data", "out", "batch_size"} <= set(names)
+    assert names["batch_size"] == "--batch-size"
     assert "return" not in names
-    assert {"projection", "top", "out"} <= arguments.option_names(
-        cli.command_of("index")
-    )
+    index = arguments.option_names(cli.command_of("index"))
+    assert {"projection", "top", "out"} <= set(index)
+    assert index["train"] == "--data"
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,8 @@ def test_every_option_of_a_command_is_known_by_the_argument_s_name():
     ],
 )
 def test_errors_of_the_library_name_options(message, told):
-    assert arguments.in_options(message, {"epochs", "batch_size", "layers"}) == told
+    names = {"epochs": "--epochs", "batch_size": "--batch-size", "layers": "--layers"}
+    assert arguments.in_options(message, names) == told
 
 
 def test_a_refused_argument_is_told_as_an_option(capsys, tmp_path):

@@ -21,6 +21,9 @@ from jaxunlearn.files import writable
 
 REGISTRY = ConstructorRegistry()
 
+TrainingRecords = Annotated[str, tyro.conf.arg(name="data", aliases=("--train",))]
+"""The training records of a command: ``--data``, or by its older name ``--train``."""
+
 
 @REGISTRY.primitive_rule
 def optional_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
@@ -120,14 +123,25 @@ def plain(docstring: str | None) -> str:
     return re.sub(r"\n {4,}(?=\S)", " ", text)
 
 
-def option_names(function: Callable[..., Any]) -> set[str]:
-    """Return the names of the arguments that are options of the subcommand."""
-    names: set[str] = set()
-    for name, hint in typing.get_type_hints(function).items():
+def option_names(function: Callable[..., Any]) -> dict[str, str]:
+    """Return argument -> option of the subcommand: batch_size -> --batch-size."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    named: dict[str, str] = {}
+    for name, hint in hints.items():
         classes = option_classes(hint)
-        fields = [field.name for one in classes for field in dataclasses.fields(one)]
-        names |= set(fields) if classes else {name}
-    return names - {"return"}
+        for one in classes:
+            inner = typing.get_type_hints(one, include_extras=True)
+            named |= {field: option_name(field, hint) for field, hint in inner.items()}
+        if not classes and name != "return":
+            named[name] = option_name(name, hint)
+    return named
+
+
+def option_name(name: str, hint: Any) -> str:
+    """Return how an argument is called on the command line."""
+    if hint is TrainingRecords:
+        name = "data"
+    return "--" + name.replace("_", "-")
 
 
 def option_classes(hint: Any) -> list[Any]:
@@ -161,21 +175,21 @@ def check_number(
 CALL = r"[\w.]+\([^()]*(?:\([^()]*\)[^()]*)*\)"
 
 
-def in_options(message: str, names: set[str]) -> str:
+def in_options(message: str, names: Mapping[str, str]) -> str:
     """Return an error message of the library in the words of the command line.
 
     An argument that is an option is called by the option's name: where its value
     stands behind it, and wherever its name cannot be a word of the sentence. A call in
     Python stays one.
 
-    >>> in_options("max_steps=-3: at least 1, or lower batch_size", {"max_steps"})
+    >>> names = {"max_steps": "--max-steps", "method": "--method"}
+    >>> in_options("max_steps=-3: at least 1, or lower batch_size", names)
     '--max-steps -3: at least 1, or lower batch_size'
-    >>> in_options("method='magic': call f(x, method='magic')", {"method"})
+    >>> in_options("method='magic': call f(x, method='magic')", names)
     "--method 'magic': call f(x, method='magic')"
     """
     prose = re.split(rf"({CALL})", message)
-    for name in sorted(names, key=len, reverse=True):
-        option = "--" + name.replace("_", "-")
+    for name, option in sorted(names.items(), key=lambda x: len(x[0]), reverse=True):
         for i in range(0, len(prose), 2):
             part = re.sub(rf"(?<![\w.\-/'\"]){name}=(?=[^\s=])", f"{option} ", prose[i])
             if "_" in name:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 import tyro
 
+from jaxunlearn.commands.arguments import TrainingRecords, check_number
 from jaxunlearn.commands.console import console, stages_bar, working
 from jaxunlearn.commands.influence_inputs import (
     Inputs,
-    at_least,
     prepare,
     provenance_of,
 )
@@ -53,7 +53,7 @@ class Build:
     """
 
     model: str
-    train: str
+    train: TrainingRecords
     out: Path
     projection: Literal["kronecker", "dense"] = "kronecker"
     dimensions: tuple[int, ...] = ()
@@ -85,7 +85,7 @@ class Query:
 
     index: Path
     model: str
-    train: str
+    train: TrainingRecords
     query: str
     top: int = 5
     damping_share: float = 0.1
@@ -115,7 +115,7 @@ def build(options: Build) -> int:
         projected_gradients,
     )
 
-    at_least("seed", options.seed, 0)
+    check_number("seed", options.seed, 0)
     default = {"kronecker": (16, 16), "dense": (2048,)}[options.projection]
     projection = Projection(
         options.projection, options.dimensions or default, seed=options.seed
@@ -160,7 +160,7 @@ def build(options: Build) -> int:
     )
     console.print(
         f"Query: jaxunlearn index query --index {options.out} --model {options.model} "
-        f"--train {options.train} --query FILE"
+        f"--data {options.train} --query FILE"
     )
     return 0
 
@@ -179,8 +179,8 @@ def query(options: Query) -> int:
     from jaxunlearn.influence import damped_inverse, projected_fisher, top_k
     from jaxunlearn.report import write_influence_page
 
-    at_least("top", options.top, 1)
-    at_least("damping-share", options.damping_share, 0)
+    check_number("top", options.top, 1)
+    check_number("damping_share", options.damping_share, 0)
     check_output("out", options.out, ".npz")
     check_output("page", options.page, ".html")
     held, inputs, rows = opened(options)
@@ -246,7 +246,7 @@ def opened(options: Query) -> tuple["Index", Inputs, np.ndarray]:
     )
     if data_hash(inputs.train_records) != held.parts[0].data_hash:
         raise ValueError(
-            f"--train {options.train} is not the data that {options.index} was built "
+            f"--data {options.train} is not the data that {options.index} was built "
             f"from (the hash differs): its texts would be those of other records"
         )
     if set(stored_ids(held)) != set(range(len(inputs.train_records))):

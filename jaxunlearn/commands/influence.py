@@ -5,10 +5,10 @@ import shutil
 from pathlib import Path
 from typing import Any, Literal
 
+from jaxunlearn.commands.arguments import TrainingRecords, check_number
 from jaxunlearn.commands.console import console, stages_bar
 from jaxunlearn.commands.influence_inputs import (
     Inputs,
-    at_least,
     prepare,
     provenance_of,
     replayed_checkpoints,
@@ -68,7 +68,7 @@ class Options:
     """
 
     model: str
-    train: str
+    train: TrainingRecords
     out: Path
     query: str | None = None
     method: str = "ekfac"
@@ -113,7 +113,7 @@ class Options:
             ("damping", 0),
             ("damping_share", 0),
         ):
-            at_least(option.replace("_", "-"), getattr(self, option), low)
+            check_number(option, getattr(self, option), low)
         given = [x for x in (self.damping, self.damping_share) if x is not None]
         if len(given) == 2:
             raise ValueError("give one of --damping and --damping-share")

@@ -1,10 +1,10 @@
 """What influence is computed from: a model directory and files, checked and loaded."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxunlearn.commands.arguments import check_number
 from jaxunlearn.commands.console import console, stages_bar
 from jaxunlearn.data import (
     Batches,
@@ -52,7 +52,7 @@ def prepare(
 
     directory, run = model_directory(model)
     config = load_config(directory)
-    at_least("batch-size", batch_size, 1)
+    check_number("batch_size", batch_size, 1)
     if max_length is not None and not 2 <= max_length <= config.n_positions:
         raise ValueError(
             f"--max-length {max_length}: must be 2 to {config.n_positions}, the "
@@ -108,12 +108,6 @@ def model_directory(model: str) -> tuple[Path, Path | None]:
     directory = local_directory(model)
     beside = directory.name == "model" and (directory.parent / "run.json").is_file()
     return directory, directory.parent if beside else None
-
-
-def at_least(option: str, value: float | None, low: float) -> None:
-    """Refuse a number that is too small, or none."""
-    if value is not None and not (math.isfinite(value) and value >= low):
-        raise ValueError(f"--{option} {value}: must be at least {low}")
 
 
 def provenance_of(

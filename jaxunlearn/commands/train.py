@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jaxunlearn.commands.arguments import TrainingRecords
 from jaxunlearn.commands.console import console, progress_bar
 from jaxunlearn.commands.train_track import (
     save_tracked,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 def train(
     *,
     model: str,
-    data: str,
+    data: TrainingRecords,
     out: Path,
     tokenizer: str | None = None,
     epochs: int = 5,

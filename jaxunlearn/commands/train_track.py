@@ -25,12 +25,12 @@ def tracked_methods(methods: Sequence[str]) -> tuple[str, ...]:
     """Return the names of ``--track-methods``, all of them known and different."""
     from jaxunlearn.influence import TRACKED
 
-    names = tuple(listed(methods))
+    names = tuple(listed(methods)) or ("",)
     wrong = [name for name in names if name not in TRACKED or names.count(name) > 1]
     if wrong:
         raise ValueError(
-            f"--track-methods {wrong[0]}: unknown, or there twice; name one or more of "
-            f"{', '.join(TRACKED)}"
+            f"--track-methods: {wrong[0]!r} is unknown or there twice; name one or "
+            f"more of {', '.join(TRACKED)}"
         )
     return names
 

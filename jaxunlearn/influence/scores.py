@@ -77,7 +77,7 @@ def scores(
     train: Batch | Iterable[Batch],
     query: Batch | Iterable[Batch] | None,
     *,
-    method: str = "gradient_dot",
+    method: str = "ekfac",
     query_loss: PerExampleLoss | None = None,
     layers: str | None = None,
     batch_size: int | None = None,

@@ -73,7 +73,12 @@ def truth(inputs):
     """What the library gives for the same, gradient_dot."""
     loss, train, query = inputs.model.per_example_loss, inputs.train, inputs.query
     return influence.scores(
-        loss, inputs.params, list(train), list(query), keep_directions=True
+        loss,
+        inputs.params,
+        list(train),
+        list(query),
+        keep_directions=True,
+        method="gradient_dot",
     )
 
 

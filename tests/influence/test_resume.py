@@ -118,16 +118,16 @@ def test_parts_of_another_run_are_refused(problem, tmp_path):
 def test_what_is_no_state_is_refused_and_damage_is_named(problem, tmp_path):
     (tmp_path / "letter.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"holds no scoring run .*run\.json"):
-        scores(loss, *problem, state=tmp_path)
+        scores(loss, *problem, state=tmp_path, method="gradient_dot")
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
     state = tmp_path / "state"
-    scores(loss, *problem, state=state)
+    scores(loss, *problem, state=state, method="gradient_dot")
     (state / "products-000000.npz").write_bytes(b"PK")
     with pytest.raises(ValueError, match="products-000000.npz is damaged"):
-        scores(loss, *problem, state=state)
+        scores(loss, *problem, state=state, method="gradient_dot")
     (state / "run.json").write_text("{")
     with pytest.raises(ValueError, match="delete that folder"):
-        scores(loss, *problem, state=state)
+        scores(loss, *problem, state=state, method="gradient_dot")
 
 
 def test_methods_without_parts_say_so(problem, tmp_path):

@@ -147,7 +147,9 @@ def test_layers_restrict_scores_norms_and_curvature(found):
     np.testing.assert_allclose(
         part.gradient_norms[:, 0], found.gradient_norms[:, 2], rtol=1e-5
     )
-    one = influence.scores(loss, POINTS[0], DATA, QUERY, layers="h/1/")
+    one = influence.scores(
+        loss, POINTS[0], DATA, QUERY, layers="h/1/", method="gradient_dot"
+    )
     np.testing.assert_allclose(part.scores["gradient_dot"][0], one.scores, rtol=1e-5)
 
     def only(w):
