@@ -131,10 +131,10 @@ def test_what_is_no_state_is_refused_and_damage_is_named(problem, tmp_path):
 
 
 def test_methods_without_parts_say_so(problem, tmp_path):
-    with pytest.raises(ValueError, match="state=.* does not go with method='trak'"):
+    with pytest.raises(ValueError, match="state does not go with method='trak'"):
         scores(loss, *problem, method="trak", state=tmp_path / "state")
     assert not (tmp_path / "state").exists()
-    with pytest.raises(ValueError, match="keep_directions=True does not go with"):
+    with pytest.raises(ValueError, match="keep_directions.* does not go with"):
         scores(loss, *problem, method="trak", keep_directions=True)
 
 
