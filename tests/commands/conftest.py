@@ -104,8 +104,7 @@ def learned(tmp_path_factory):
         "resid_pdrop": 0.0,
         "embd_pdrop": 0.0,
         "attn_pdrop": 0.0,
-        "bos_token_id": 0,
-        "eos_token_id": 0,
+        "task_specific_params": {"text-generation": {"max_length": 50}},
     }
     (folder / "config.json").write_text(json.dumps(config))
     command = (
