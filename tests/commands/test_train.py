@@ -4,6 +4,7 @@ import pytest
 
 from jaxunlearn.commands.train import starting_point
 from jaxunlearn.data import load_tokenizer
+from jaxunlearn.models import huggingface
 
 RECORDS = [{"text": "a few words"}]
 
@@ -28,7 +29,10 @@ def test_what_is_written_agrees_with_the_tokenizer_beside(learned):
         (dict(n_layer=10**9), "n_layer=1000000000: must be 1 to 10000"),
     ],
 )
-def test_sizes_are_refused_before_anything_is_allocated(tmp_path, sizes, message):
+def test_sizes_are_refused_before_anything_is_allocated(
+    tmp_path, monkeypatch, sizes, message
+):
+    monkeypatch.setattr(huggingface, "available_memory", lambda: 10**9)
     options = dict(vocab_size=300, n_positions=8, n_embd=16, n_layer=1, n_head=2)
     path = tmp_path / "small.json"
     path.write_text(json.dumps(options | sizes))
