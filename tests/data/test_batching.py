@@ -253,9 +253,9 @@ def test_nothing_to_batch(tokenizer, data):
 def test_real_tofu(data_dir):
     tokenizer = load_tokenizer(data_dir / "gpt2_tokenizer")
     records = read_records(data_dir / "tofu" / "full.json")
-    start = time.perf_counter()
+    start = time.process_time()
     found = batches(records, tokenizer, batch_size=32, max_length=256, seed=0)
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3
     assert (len(found), found.truncated) == (125, 0)
     for batch in found:
         for row, index in enumerate(batch["index"]):
