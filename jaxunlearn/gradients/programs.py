@@ -81,6 +81,19 @@ def programs_in(equation: Any) -> list[Any]:
     return parts
 
 
+def check_open(equation: Any) -> None:
+    """Refuse an equation that keeps programs where they cannot be followed.
+
+    JAX 0.12 keeps those of ``custom_root`` as functions in an object of its own.
+
+    Raises:
+      UnreadProgram: It does.
+    """
+    objects = [x for x in equation.params.values() if hasattr(x, "__dict__")]
+    if any(hasattr(x, "eqns") for one in objects for x in vars(one).values()):
+        raise unread(equation, "it keeps the programs inside to itself")
+
+
 def living_equations(jaxpr: Any) -> list[Any]:
     """Return the equations on which the results depend, in their order."""
     alive, living = {id(x) for x in jaxpr.outvars}, []

@@ -7,7 +7,12 @@ over its layers.
 import math
 from typing import Any
 
-from jaxunlearn.gradients.programs import living_equations, parameter, programs_in
+from jaxunlearn.gradients.programs import (
+    check_open,
+    living_equations,
+    parameter,
+    programs_in,
+)
 
 
 def matrix_flops(jaxpr: Any) -> float:
@@ -33,6 +38,8 @@ def matrix_flops(jaxpr: Any) -> float:
     for equation in living_equations(getattr(jaxpr, "jaxpr", jaxpr)):
         name = equation.primitive.name
         inner = [matrix_flops(part) for part in programs_in(equation)]
+        if not inner:
+            check_open(equation)
         if name == "dot_general":
             (contracted, _), _ = parameter(equation, "dimension_numbers")
             left = equation.invars[0].aval.shape

@@ -111,6 +111,27 @@ def test_a_parameter_of_another_name_is_refused():
         matrix_flops(program)
 
 
+def test_products_in_a_program_that_is_kept_hidden_are_not_counted_as_none():
+    def root(x, w):
+        def solve(f, y):
+            return y - f(y) @ w
+
+        return jax.lax.custom_root(lambda y: y @ w - x, x, solve, lambda g, y: y)
+
+    recorded = jax.make_jaxpr(root)(jnp.ones((2, 2)), jnp.ones((2, 2)))
+    if any(programs_in(equation) for equation in recorded.jaxpr.eqns):
+        assert matrix_flops(recorded) >= 2 * 2**3
+    else:
+        with pytest.raises(UnreadProgram, match="to itself"):
+            matrix_flops(recorded)
+    equation, body = fake("new")
+    equation.params = {"solver": SimpleNamespace(program=body)}
+    program = SimpleNamespace(eqns=[equation], outvars=[object()])
+    equation.outvars = program.outvars
+    with pytest.raises(UnreadProgram, match="'new'.*to itself"):
+        matrix_flops(program)
+
+
 class Network(nn.Module):
     """One layer by itself, one within every kind of program that is followed."""
 
