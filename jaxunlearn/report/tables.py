@@ -138,7 +138,7 @@ def text_of(value: object) -> str:
 
 
 def visible(text: str) -> str:
-    """A text without characters that command a terminal or turn what is shown.
+    r"""A text without characters that command a terminal or turn what is shown.
 
     Control characters are shown by their signs, and what reverses the direction of the
     text around it, or is half a character, by a replacement sign. Line ends and
