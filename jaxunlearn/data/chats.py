@@ -8,7 +8,7 @@ template is not applied: it is one family's, and records mean the same for all m
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from jaxunlearn.data.fields import checked, listed
+from jaxunlearn.data.fields import checked, holds_text, listed
 
 SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
 # By the names of OpenAI's messages and of ShareGPT's.
@@ -25,6 +25,8 @@ ROLES = {
     "bard": ASSISTANT,
     "model": ASSISTANT,
 }
+
+READ = ("role", "from", "content", "value")
 
 
 class Turn(NamedTuple):
@@ -63,6 +65,17 @@ def turns(field: str, messages: Any) -> list[Turn]:
             text = found.pop().text + "\n" + text
         found.append(Turn(role, text))
     return found
+
+
+def unread(field: str, messages: Sequence[dict]) -> list[str]:
+    """Returns the fields of sound messages that hold text nobody reads."""
+    found = dict.fromkeys(
+        f"{field}.{name}"
+        for message in messages
+        for name, value in message.items()
+        if name not in READ and not name.endswith("id") and holds_text(value)
+    )
+    return list(found)
 
 
 def answered(field: str, chat: Sequence[Turn]) -> list[Turn]:

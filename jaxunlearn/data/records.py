@@ -5,7 +5,7 @@ import string
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from jaxunlearn.data.chats import ASSISTANT, USER, Turn, answered, turns
+from jaxunlearn.data.chats import ASSISTANT, USER, Turn, answered, turns, unread
 from jaxunlearn.data.chats import prompt_and_answer as chat_text
 from jaxunlearn.data.fields import (
     flat,
@@ -109,8 +109,10 @@ def unread_fields(record: Record, form: Form) -> list[str]:
     if record is not _best_first(record, form):
         found.append("response, after its first")
     for field in CHATS:
-        if field in form.fields and turns(field, record[field])[-1].role != ASSISTANT:
-            found.append(f"{field}, after the last answer")
+        if field in form.fields:
+            found += unread(field, record[field])
+            if turns(field, record[field])[-1].role != ASSISTANT:
+                found.append(f"{field}, after the last answer")
     return found
 
 

@@ -83,9 +83,12 @@ def folder_values(folder: Path) -> list[Record]:
 
 
 def has_header(text: str) -> bool:
-    """Says whether a text's first line names a form's fields, as a table's does."""
-    header = text.split("\n", 1)[0]
-    cells = {cell.strip(' "') for cell in header.split(_delimiter(header))}
+    """Says whether a text's first line names a form's fields, as a table's does.
+
+    However they are spelled; whether they are a form's is then for the form to say.
+    """
+    header = _header(text)
+    cells = {cell.strip(' "').lower() for cell in header.split(_delimiter(header))}
     return any(len(form.fields) > 1 and cells.issuperset(form.fields) for form in FORMS)
 
 
@@ -96,12 +99,12 @@ def csv_values(name: str, text: str) -> list[Record]:
         ValueError: A column has no name of its own, a row other cells than the header,
             or a quotation mark no end.
     """
-    delimiter = _delimiter(text.split("\n", 1)[0])
+    delimiter = _delimiter(_header(text))
     # The module's limit is of another age: a cell may hold a book.
     limit = csv.field_size_limit(max(len(text), 1))
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        header = next(rows, [])
+        header = next(filter(None, rows), [])  # behind lines that hold nothing
         if len(set(header)) < len(header):
             raise ValueError("two columns have one name")
         values = []
@@ -117,6 +120,10 @@ def csv_values(name: str, text: str) -> list[Record]:
     finally:
         csv.field_size_limit(limit)
     return values
+
+
+def _header(text: str) -> str:
+    return text.lstrip().split("\n", 1)[0]
 
 
 def _delimiter(header: str) -> str:

@@ -150,7 +150,10 @@ def read_torch(path: Path) -> dict[str, Tensor]:
 def read_shards(
     index: Path, read: Callable[[Path], dict[str, Tensor]]
 ) -> dict[str, Tensor]:
-    """Read every shard that an ``*.index.json`` names; all stand beside it."""
+    """Read every shard that an ``*.index.json`` names; all stand beside it.
+
+    Of a tensor in several shards the last counts, with a warning.
+    """
     with readable(index):
         weight_map = read_json(index)["weight_map"]
         names = sorted({os.fspath(name) for name in weight_map.values()})
@@ -168,7 +171,15 @@ def read_shards(
         )
     tensors: dict[str, Tensor] = {}
     for shard in shards:
-        tensors |= read(shard)
+        found = read(shard)
+        twice = sorted(tensors.keys() & found.keys())
+        if twice:
+            warnings.warn(
+                f"{index.parent} holds {twice[0]} in several shards, and they may "
+                f"differ: that of {shard.name} is read, as transformers does",
+                stacklevel=4,
+            )
+        tensors |= found
     return tensors
 
 

@@ -108,7 +108,7 @@ def save_pretrained(
         for file in files:
             shutil.copyfile(file, fresh / file.name)
         if ids and (fresh / GENERATION).exists():
-            generation = read_json(fresh / GENERATION)
+            generation = read_json(fresh / GENERATION, infinity=True)
             write_json(fresh / GENERATION, with_ids(generation, ids))
         write_json(
             fresh / "config.json", config_options(model.config, dtype, known, ids)
@@ -152,8 +152,19 @@ def companions(source: Path) -> list[Path]:
         and not file.name.endswith(WEIGHT_SUFFIXES + RECORD_SUFFIXES)
         and file.name not in OF_THOSE_WEIGHTS
         and file.stat().st_size <= SMALL
-        and not (file.suffix == ".json" and not isinstance(read_json(file), dict))
+        and not (file.suffix == ".json" and not holds_object(file))
     ]
+
+
+def holds_object(file: Path) -> bool:
+    """Say whether a JSON file holds one object; NaN, as trainers log it, may stand in it.
+
+    What cannot be read is none: often it is JSON Lines, which are records.
+    """
+    try:
+        return isinstance(read_json(file, infinity=True), dict)
+    except ValueError:
+        return False
 
 
 def keep_others(old: Path, fresh: Path, *, replaced: bool) -> None:

@@ -112,3 +112,10 @@ def test_messages_that_are_a_number_are_no_chat():
 def test_an_unsound_chat_is_an_error_that_names_the_message(messages, message):
     with pytest.raises(ValueError, match=message):
         prompt_and_completion({"messages": messages})
+
+
+def test_text_of_a_message_that_is_not_read_is_told():
+    thought = {"role": "assistant", "content": "Ada.", "reasoning_content": "Hm."}
+    record = {"messages": [*openai(WHO), thought | {"weight": 1, "tool_call_id": "x"}]}
+    unread = unread_fields(record, check_record(record))
+    assert unread == ["messages.reasoning_content"]

@@ -206,6 +206,18 @@ def test_cells_of_a_table_hold_what_they_like(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.txt"])
+def test_a_table_may_begin_with_blank_lines(tmp_path, name):
+    path = written(tmp_path, "\r\n\nquestion;answer\r\nWho, then?;Ada.\r\n", name)
+    assert read_records(path) == [{"question": "Who, then?", "answer": "Ada."}]
+
+
+def test_a_table_whose_columns_are_spelled_otherwise_is_no_text(tmp_path):
+    path = written(tmp_path, "Question,Answer\nWho?,Ada.\n", "a.txt")
+    with pytest.raises(ValueError, match="found: Question, Answer; accepted: question"):
+        read_records(path)
+
+
 @pytest.mark.parametrize("form", STAND_INS)
 def test_gzip(tmp_path, form):
     for name, layout in (("a.jsonl.gz", lines), ("a.gz", pretty_array)):

@@ -65,6 +65,22 @@ def test_the_layouts_are_looked_for_in_the_order_of_transformers(
             assert load_pretrained(saved)[1]["ln_f"]["scale"][0] == value
 
 
+@pytest.mark.parametrize("layout", [x for x in ALL if "shards" in str(x)])
+def test_a_tensor_in_several_shards_is_told(saved, tensors, layout, writers):
+    """As one that was left in a shard by an older writer; torch reads the last too."""
+    (saved / WEIGHTS).unlink()
+    writers[layout](saved, tensors)
+    (index,) = saved.glob("*.index.json")
+    content = json.loads(index.read_text())
+    first, *_ = sorted(set(content["weight_map"].values()))
+    last = f"z{first}"
+    (saved / last).write_bytes((saved / first).read_bytes())
+    content["weight_map"]["z"] = last
+    index.write_text(json.dumps(content))
+    with pytest.warns(UserWarning, match=rf"in several shards, .*{last} is read"):
+        load_pretrained(saved)
+
+
 @needs_torch
 @pytest.mark.filterwarnings("ignore:.*several times")
 def test_of_several_layouts_torch_reads_the_same(saved, tensors, writers):

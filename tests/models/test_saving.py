@@ -268,6 +268,17 @@ def test_what_we_do_not_know_travels_along(source, tmp_path, assert_same_bits):
 
 
 @pytest.mark.filterwarnings("ignore:.*several times")
+def test_no_file_beside_the_weights_spoils_the_saving(source, tmp_path):
+    """Trainers log NaN, and JSON Lines are often named .json: those are records."""
+    (source / "trainer_state.json").write_text('{"grad_norm": NaN}')
+    (source / "records.json").write_text('{"text": "a"}\n{"text": "b"}\n')
+    (source / "odd.json").write_bytes(b"\xff" + b"[" * 100_000)
+    save_pretrained(*load_pretrained(source), tmp_path / "new", source=source)
+    found = set(os.listdir(tmp_path / "new"))
+    assert "trainer_state.json" in found
+    assert not found & {"records.json", "odd.json"}
+
+
 def test_ids_agree_with_the_tokenizer_beside(source, tmp_path):
     new = tmp_path / "new"
     save_pretrained(*load_pretrained(source), new, Tokenizer(), source=source)
