@@ -7,14 +7,7 @@ from typing import Any, NamedTuple
 
 from jaxunlearn.data.chats import ASSISTANT, USER, Turn, answered, turns, unread
 from jaxunlearn.data.chats import prompt_and_answer as chat_text
-from jaxunlearn.data.fields import (
-    flat,
-    holds_text,
-    listed,
-    shown,
-    text,
-    texts,
-)
+from jaxunlearn.data.fields import flat, holds_text, listed, shown, text, texts
 
 Record = dict[str, Any]
 Parts = tuple[str, str]
@@ -108,11 +101,10 @@ def unread_fields(record: Record, form: Form) -> list[str]:
     ]
     if record is not _best_first(record, form):
         found.append("response, after its first")
-    for field in CHATS:
-        if field in form.fields:
-            found += unread(field, record[field])
-            if turns(field, record[field])[-1].role != ASSISTANT:
-                found.append(f"{field}, after the last answer")
+    for field in set(CHATS).intersection(form.fields):
+        found += unread(field, record[field])
+        if turns(field, record[field])[-1].role != ASSISTANT:
+            found.append(f"{field}, after the last answer")
     return found
 
 

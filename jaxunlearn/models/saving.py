@@ -157,7 +157,7 @@ def companions(source: Path) -> list[Path]:
 
 
 def holds_object(file: Path) -> bool:
-    """Say whether a JSON file holds one object; NaN, as trainers log it, may stand in it.
+    """Say whether a JSON file holds one object, NaN in it or not, as trainers log.
 
     What cannot be read is none: often it is JSON Lines, which are records.
     """

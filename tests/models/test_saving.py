@@ -10,6 +10,7 @@ import pytest
 import safetensors.numpy
 from safetensors import safe_open
 
+from jaxunlearn import files
 from jaxunlearn.data import load_tokenizer, train_tokenizer
 from jaxunlearn.models import (
     GPT2,
@@ -143,7 +144,7 @@ def test_a_full_disk_loses_nothing(tiny, saved, monkeypatch, where, assert_same_
     elif where == "checksums":
         monkeypatch.setattr(saving, "write_checksums", raise_disk_full)
     else:
-        monkeypatch.setattr(os, "rename", raise_disk_full)
+        monkeypatch.setattr(files, "exchanged", raise_disk_full)
     with pytest.raises(OSError, match="No space left"):
         save_pretrained(model, changed, saved, tokenizer=tokenizer)
     monkeypatch.undo()
@@ -279,6 +280,7 @@ def test_no_file_beside_the_weights_spoils_the_saving(source, tmp_path):
     assert not found & {"records.json", "odd.json"}
 
 
+@pytest.mark.filterwarnings("ignore:.*several times")
 def test_ids_agree_with_the_tokenizer_beside(source, tmp_path):
     new = tmp_path / "new"
     save_pretrained(*load_pretrained(source), new, Tokenizer(), source=source)
