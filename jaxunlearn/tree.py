@@ -6,6 +6,7 @@ A leaf's name is its path joined by ``/``. A leaf that ``nn.scan`` stacked over 
 """
 
 import difflib
+import math
 import time
 from collections.abc import Callable, Iterator
 
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import regex
 
+from jaxunlearn.randomness import pinned, random_key
 from jaxunlearn.types import Params
 
 STACKED = ("h", "layers")
@@ -178,6 +180,11 @@ def selected_size(params: Params, mask: Params) -> int:
     return sum(jax.tree.leaves(sizes))
 
 
+def bytes_of(tree: Params) -> int:
+    """Return the bytes that arrays, or arrays of these shapes, take."""
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
 def selected_slices(
     tree: Params, mask: Params
 ) -> Iterator[tuple[str, jax.Array | np.ndarray]]:
@@ -202,6 +209,49 @@ def cast(tree: Params, dtype: jnp.dtype | str) -> Params:
         return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
     return jax.tree.map(cast_leaf, tree)
+
+
+def master_weights(params: Params) -> Params:
+    """Return a copy of parameters that steps can be added up in: float32 or wider.
+
+    A step of 1e-5 is lost beside a weight of 1 in 16 bits, Adam's epsilon and squared
+    gradients are 0 in float16. So whatever moves parameters moves these, and measures
+    and hands back what is :func:`rounded` from them. Always a copy, which a compiled
+    step may be given for good.
+    """
+    return jax.tree.map(
+        lambda x: jnp.array(x, jnp.promote_types(x.dtype, jnp.float32)), params
+    )
+
+
+@pinned
+def rounded(tree: Params, like: Params) -> Params:
+    """Return ``tree`` in the dtypes of ``like``, as it is stored.
+
+    Stochastic rounding: a number between two of the dtype's becomes the upper one with
+    the chance that keeps its mean. Fine-tuning moves many weights by less than half of
+    a bfloat16's last bit, and rounding to the nearest would undo that everywhere. The
+    draws are fixed, one a place, so that the same numbers give the same bits; what the
+    dtype holds exactly stays as it is.
+    """
+
+    def round_leaf(x: jax.Array, y: jax.Array, key: jax.Array) -> jax.Array:
+        if x.dtype == y.dtype:
+            return x
+        near = x.astype(y.dtype)
+        beyond = jnp.copysign(jnp.inf, x - near.astype(x.dtype)).astype(y.dtype)
+        other = jnp.nextafter(near, beyond)
+        low, high = jnp.minimum(near, other), jnp.maximum(near, other)
+        below, above = low.astype(x.dtype), high.astype(x.dtype)
+        chance = (x - below) / (above - below)
+        drawn = jax.random.uniform(key, x.shape, x.dtype)
+        chosen = jnp.where(drawn < chance, high, low)
+        return jnp.where(jnp.isfinite(near), chosen, near)
+
+    leaves, structure = jax.tree.flatten(tree)
+    keys = jax.random.split(random_key(0), len(leaves))
+    new = map(round_leaf, leaves, jax.tree.leaves(like), keys)
+    return jax.tree.unflatten(structure, new)
 
 
 def zeros_like(tree: Params) -> Params:

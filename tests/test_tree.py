@@ -141,6 +141,51 @@ def test_algebra_is_that_of_the_flat_vector(params):
     )
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_rounding_keeps_the_mean_and_whatever_the_dtype_holds(dtype):
+    rng = np.random.default_rng(0)
+    wide = {"x": jnp.asarray(rng.normal(size=20_000), jnp.float32)}
+    like = tree.cast(wide, dtype)
+    low = tree.rounded(wide, like)
+    x, found = (np.asarray(t["x"], np.float64) for t in (wide, low))
+    assert low["x"].dtype == like["x"].dtype
+    ulp = float(jnp.finfo(dtype).eps) * 2.0 ** np.floor(np.log2(np.abs(x)))
+    apart = (found - x) / ulp
+    assert (np.abs(apart) < 1).all()
+    # Of uniformly spread fractions f the variance is E f (1 - f) = 1 / 6.
+    assert abs(apart.mean()) < 4 / (6 * len(x)) ** 0.5
+    again = tree.rounded(tree.cast(low, "float32"), like)
+    for a, b in ((again, low), (tree.rounded(wide, like), low)):
+        assert np.asarray(a["x"]).tobytes() == np.asarray(b["x"]).tobytes()
+    # A quarter of the way up, a quarter goes up: nearest would lose it all.
+    step = {"x": jnp.full(20_000, 1 + jnp.finfo(dtype).eps.astype("float32") / 4)}
+    went_up = np.mean(np.asarray(tree.rounded(step, like)["x"] > 1, np.float64))
+    assert abs(went_up - 0.25) < 0.02
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_rounding_at_the_edges(dtype):
+    top = float(jnp.finfo(dtype).max)
+    edges = [0.0, -0.0, top, -top, jnp.inf, -jnp.inf, float(jnp.finfo(dtype).tiny)]
+    wide = jnp.asarray(edges, jnp.float32)
+    low = tree.rounded({"x": wide}, {"x": wide.astype(dtype)})["x"]
+    assert np.asarray(low).tobytes() == np.asarray(wide.astype(dtype)).tobytes()
+    # Past the largest number stands infinity, which saving refuses by name.
+    past = {"x": jnp.float32([1e38 if top < 1e38 else 3.4e38, jnp.nan])}
+    beyond = np.asarray(tree.rounded(past, {"x": low})["x"], np.float32)
+    np.testing.assert_array_equal(beyond, [jnp.inf, jnp.nan])
+
+
+def test_master_weights_are_a_copy_in_float32(params):
+    for dtype in ("float32", "bfloat16", "float16"):
+        low = tree.cast(params, dtype)
+        masters = tree.master_weights(low)
+        for a, b in zip(jax.tree.leaves(low), jax.tree.leaves(masters), strict=True):
+            assert b.dtype == jnp.float32
+            assert b is not a
+            np.testing.assert_array_equal(np.asarray(a, np.float32), b)
+
+
 def test_a_sum_in_bfloat16_would_lose_what_is_added():
     """256 + 1/2 is 256 in bfloat16, so that steps taken one by one would be lost."""
     low = {"x": jnp.full(3, 256.0, jnp.bfloat16)}

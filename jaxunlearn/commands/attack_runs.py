@@ -180,7 +180,7 @@ def paraphrases(inputs: Inputs, options: "Options", one: Loaded) -> list[Recover
 
 def sample(inputs: Inputs, options: "Options", one: Loaded) -> list[Recovered]:
     """Draw answers, and branch at the first token."""
-    import jax
+    from jaxunlearn.randomness import random_key
 
     pairs = [prompt_and_completion(r) for r in inputs.records["forget"]]
     prompts, truths = [p for p, _ in pairs], [t.strip() for _, t in pairs]
@@ -197,7 +197,7 @@ def sample(inputs: Inputs, options: "Options", one: Loaded) -> list[Recovered]:
     asked = (one.model, one.params, inputs.tokenizer, prompts, truths)
     draws = attacks.sampling(
         *asked,
-        key=jax.random.key(options.seed),
+        key=random_key(options.seed),
         samples=options.samples,
         temperature=options.temperature,
         **settings,

@@ -80,10 +80,10 @@ def make_world(seed: int, public: int, private: int, facts: int) -> World:
 
 def tell(world: World, out: Path, seed: int, seconds: dict) -> Story:
     """Pretrain, fine-tune with recording, find the person, retrain without them."""
-    import jax
 
     from jaxunlearn import training
     from jaxunlearn.models import GPT2, GPT2Config, save_pretrained
+    from jaxunlearn.randomness import random_key
 
     tokenizer = train_tokenizer(
         [record_text(r) for r in world.public], vocab_size=VOCABULARY
@@ -127,7 +127,7 @@ def tell(world: World, out: Path, seed: int, seconds: dict) -> Story:
         )
 
     with timed(seconds, "pretraining"):
-        fresh = model.init(key=jax.random.key(seed))
+        fresh = model.init(key=random_key(seed))
         public = run_of("pretraining", world.public, fresh, pretraining)
         base = train_run(public, fresh, title="Learn the public world").params
     recording = training.Recording(layers="^wte/", head_entries=256)

@@ -190,10 +190,10 @@ def scored(inputs: Inputs, options: Options, method: str) -> int:
 
 def computed(inputs: Inputs, options: Options, method: str, parts: Path) -> Any:
     """Return the scores; finished parts are kept in ``parts`` where they can be."""
-    import jax
 
     from jaxunlearn.gradients.kronecker_inverse import Damping
     from jaxunlearn.influence import DIRECTED, RESUMABLE, goes_with, scores
+    from jaxunlearn.randomness import random_key
 
     damping: Any = options.damping
     if options.damping_share is not None:
@@ -219,7 +219,7 @@ def computed(inputs: Inputs, options: Options, method: str, parts: Path) -> Any:
             rank=options.rank,
             max_steps=options.max_steps,
             aggregate=options.aggregate,
-            key=jax.random.key(options.seed or 0) if random else None,
+            key=random_key(options.seed or 0) if random else None,
             progress=update,
             state=parts if method in RESUMABLE else None,
             keep_directions=method in DIRECTED,

@@ -26,7 +26,7 @@ from jaxunlearn.report import console_table
 if TYPE_CHECKING:
     from jaxunlearn.influence.tracking import Tracker
     from jaxunlearn.models import GPT2
-    from jaxunlearn.training import Run
+    from jaxunlearn.training import Recipe, Run
 
 
 def train(
@@ -146,6 +146,9 @@ def train(
             f"{len(records)} records, longest {run.data.length} tokens; "
             f"{run.data.truncated} cut at {run.max_length}. Run: {out}"
         )
+        wide = wider_than_stored(recipe, params)
+        if wide is not None:
+            console.print(wide)
         tracker = None if followed is None else tracker_of(run, followed, methods)
         losses = evaluations(run, held_out, tracker)
         result = train_run(run, params, evaluate=losses)
@@ -165,16 +168,16 @@ def starting_point(
     model: str, tokenizer: str | None, records: list[dict], dropout, seed: int
 ) -> tuple["GPT2", Any, Any]:
     """Return model, parameters and tokenizer to start from."""
-    import jax
 
     from jaxunlearn.models import GPT2, load_config, load_pretrained
     from jaxunlearn.models.config_file import with_tokens
     from jaxunlearn.models.huggingface import check_memory, parameter_shapes
+    from jaxunlearn.randomness import random_key
 
     if Path(model).is_file():
         network = GPT2(load_config(model))
         check_memory(parameter_shapes(network), model)
-        params = network.init(key=jax.random.key(seed))
+        params = network.init(key=random_key(seed))
         if tokenizer is None:
             words = train_tokenizer(
                 [record_text(r) for r in records],
@@ -254,6 +257,22 @@ def recording_note(run: "Run") -> str:
             f"over 5 times the median norm: such spikes undo more than their example."
         )
     return note
+
+
+def wider_than_stored(recipe: "Recipe", params) -> str | None:
+    """Return what training a 16-bit checkpoint holds in memory; None for float32."""
+    from jaxunlearn.training.recipe import training_bytes
+    from jaxunlearn.tree import bytes_of
+
+    stored = params["wte"]["embedding"].dtype
+    held = {k: f"{x / 1e6:.1f} MB" for k, x in training_bytes(recipe, params).items()}
+    if stored.itemsize >= 4:
+        return None
+    return (
+        f"The weights are stored in {stored} ({bytes_of(params) / 1e6:.1f} MB) and "
+        f"trained in float32: {held['weights']} of weights, {held['gradients']} of "
+        f"gradients, {held['optimizer']} of optimiser state. OUT/model is {stored}."
+    )
 
 
 def next_command(out: Path) -> str:

@@ -18,11 +18,7 @@ from jaxunlearn.evaluation import retrained_files
 from jaxunlearn.evaluation.training_together import train_together
 from jaxunlearn.models.gpt2 import GPT2
 from jaxunlearn.provenance import params_hash
-from jaxunlearn.training.recipe import (
-    Recipe,
-    initial_state,
-    optimizer,
-)
+from jaxunlearn.training.recipe import Recipe, training_bytes
 from jaxunlearn.training.runs import Run
 from jaxunlearn.types import Params
 
@@ -209,9 +205,7 @@ def group_size(recipe: Recipe, params: Params, *, memory: int | None = None) -> 
         told = jax.local_devices()[0].memory_stats() or {}
         limit = told.get("bytes_limit")
         memory = DEFAULT_MEMORY if limit is None else int(SHARE_OF_MEMORY * limit)
-    state = jax.eval_shape(lambda p: initial_state(p, optimizer(recipe, 1)), params)
-    arrays = [*jax.tree.leaves(state), *jax.tree.leaves(params)]
-    size = 2 * sum(math.prod(x.shape) * x.dtype.itemsize for x in arrays)
+    size = 2 * sum(training_bytes(recipe, params).values())
     return max(1, memory // size) * jax.local_device_count()
 
 

@@ -26,6 +26,8 @@ from jaxunlearn.training.recipe import (
     apply_gradient,
     batch_at,
     batch_gradient,
+    check_finite,
+    initial_state,
     optimizer,
     step_key,
     steps_per_epoch,
@@ -84,9 +86,12 @@ def train_together(
             None if keys[0] is None else spread(jnp.stack(keys)),
         )
 
-    params = spread(jax.tree.map(lambda *x: jnp.stack(x), *starts))
-    opt_state = spread(jax.vmap(optimizer(recipes[0], total).init)(params))
-    state = TrainingState(params, opt_state, replicate(jnp.int32(0), mesh))
+    begin = functools.partial(initial_state, transform=optimizer(recipes[0], total))
+    begin = jax.vmap(begin, out_axes=TrainingState(0, 0, None))
+    state = begin(jax.tree.map(lambda *x: jnp.stack(x), *starts))
+    state = TrainingState(
+        spread(state.params), spread(state.opt_state), replicate(state.step, mesh)
+    )
     latest = None if directory is None else checkpoints.latest_step(directory)
     if directory is not None and latest is not None:
         state = checkpoints.restore(directory, latest, state)
@@ -96,13 +101,14 @@ def train_together(
     for number in range(first, total):
         state, metrics = step(state, *following)
         following = inputs(number + 1)  # made while the device computes
-        check_finite(metrics, recipes, number)
+        check_all_finite(model, recipes, metrics, number)
         if directory is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
             checkpoints.save(directory, state)
             saved = time.monotonic()
         if on_step is not None:
             on_step(number + 1, total, np.asarray(metrics.loss))
-    return state.params
+    # One by one, so that each is rounded as it would be alone.
+    return jax.vmap(lambda params: tree.rounded(params, starts[0]))(state.params)
 
 
 @functools.lru_cache(maxsize=4)
@@ -124,13 +130,12 @@ def compiled_step(model: GPT2, recipe: Recipe, total_steps: int) -> Callable:
     return jax.jit(together, donate_argnums=0)
 
 
-def check_finite(metrics: StepMetrics, recipes: Sequence[Recipe], number: int) -> None:
+def check_all_finite(
+    model: GPT2, recipes: Sequence[Recipe], metrics: StepMetrics, number: int
+) -> None:
     """Refuse models that diverged, by their seeds."""
-    losses, norms = np.asarray(metrics.loss), np.asarray(metrics.gradient_norm)
-    for recipe, loss, norm in zip(recipes, losses, norms, strict=True):
-        if not np.isfinite(loss + norm):
-            raise ValueError(
-                f"seed={recipe.seed}: the loss is {loss} and its gradient's norm "
-                f"{norm} at step {number + 1}: lower learning_rate="
-                f"{recipe.learning_rate}, add warmup_steps or clip_norm"
-            )
+    for recipe, *one in zip(recipes, *map(np.asarray, metrics), strict=True):
+        try:
+            check_finite(model, recipe, StepMetrics(*one), number)
+        except ValueError as error:
+            raise ValueError(f"seed={recipe.seed}: {error}") from error

@@ -9,6 +9,7 @@ from jax.tree_util import Partial
 from jaxunlearn.gradients.curvature import Logits, method_of_model
 from jaxunlearn.gradients.mean_products import Fill, mean_product
 from jaxunlearn.gradients.microbatches import indexed
+from jaxunlearn.randomness import pinned
 from jaxunlearn.tree import scaled
 from jaxunlearn.types import Batch, Params, PerExampleLoss
 
@@ -161,6 +162,7 @@ def true_fisher_product(
     return scaled(1.0 / len(keys), total)
 
 
+@pinned
 def sampled_labels(logits: jax.Array, batch: Batch, *, key: jax.Array) -> Batch:
     """Return the batch with labels drawn from the model: ``y ~ softmax(logits)``.
 

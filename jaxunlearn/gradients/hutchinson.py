@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxunlearn.randomness import pinned
 from jaxunlearn.tree import scaled, vdot, zeros_like
 from jaxunlearn.types import LinearMap, Params
 
@@ -17,6 +18,7 @@ class Estimate(NamedTuple):
     standard_error: Params
 
 
+@pinned
 def hutchinson_diagonal(
     linear_map: LinearMap, params: Params, *, key: jax.Array, probes: int
 ) -> Estimate:
@@ -54,6 +56,7 @@ def hutchinson_diagonal(
     return mean_over_keys(sample, zeros_like(params), key, probes)
 
 
+@pinned
 def hutchinson_trace(
     linear_map: LinearMap, params: Params, *, key: jax.Array, probes: int
 ) -> Estimate:

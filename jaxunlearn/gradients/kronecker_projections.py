@@ -23,6 +23,7 @@ from jaxunlearn.gradients.random_projections import (
     named_keys,
     random_rows,
 )
+from jaxunlearn.randomness import pinned
 from jaxunlearn.tree import layer_names, stacked_prefix
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -77,6 +78,7 @@ def names_of(name: str, shape: tuple[int, ...]) -> list[str]:
     return layer_names(name, jax.ShapeDtypeStruct(shape, jnp.float32))
 
 
+@pinned
 def kronecker_matrices(
     shapes: Shapes,
     dimensions: tuple[int, int],

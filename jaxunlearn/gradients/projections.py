@@ -22,6 +22,7 @@ from jaxunlearn.gradients.random_projections import (
     project_hadamard,
     project_sparse,
 )
+from jaxunlearn.randomness import random_key
 from jaxunlearn.tree import named_leaves
 from jaxunlearn.types import Params
 
@@ -153,7 +154,7 @@ def project(
     >>> one.shape
     (2, 3)
     """
-    key = jax.random.key(projection.seed)
+    key = random_key(projection.seed)
     k = projection.dimensions[0]
     if projection.kind == "dense":
         return project_dense(

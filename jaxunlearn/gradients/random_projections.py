@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxunlearn.randomness import pinned
 from jaxunlearn.tree import named_leaves
 from jaxunlearn.types import Params
 
@@ -70,6 +71,7 @@ def check_dimension(dimension: int) -> None:
         raise ValueError(f"dimension={dimension}: must be at least 1")
 
 
+@pinned
 def project_dense(
     gradients: Params,
     dimension: int,
@@ -125,6 +127,7 @@ def project_dense(
     return sum_over_leaves(project_leaf, gradients, key) / jnp.sqrt(dimension)
 
 
+@pinned
 def project_sparse(
     gradients: Params, dimension: int, *, key: jax.Array, nonzeros: int = 1
 ) -> jax.Array:
@@ -171,6 +174,7 @@ def project_sparse(
     return sum_over_leaves(project_leaf, gradients, key) / jnp.sqrt(nonzeros)
 
 
+@pinned
 def project_hadamard(gradients: Params, dimension: int, *, key: jax.Array) -> jax.Array:
     """Project each example's gradient by subsampled Hadamard transforms (SRHT, FJLT).
 

@@ -19,6 +19,7 @@ from jaxunlearn.gradients.kronecker_projections import (
 from jaxunlearn.gradients.microbatches import Chosen, rows_of
 from jaxunlearn.gradients.per_example import masks, per_example_gradients
 from jaxunlearn.gradients.projections import Projection, project, row_layout
+from jaxunlearn.randomness import random_key
 from jaxunlearn.types import Batch, Params, PerExampleLoss
 
 PROJECTIONS = Statistic(
@@ -125,7 +126,7 @@ def kronecker_rows(
         return kronecker_matrices(
             shapes,
             projection.dimensions,
-            key=jax.random.key(projection.seed),
+            key=random_key(projection.seed),
             distribution=projection.distribution,
         )
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxunlearn import tree
 from jaxunlearn.gradients.mean_products import twice_differentiable
 from jaxunlearn.types import Batch, Params, PerExampleLoss
 
@@ -31,12 +32,12 @@ class WeightedStep(Protocol):
 class RunState(NamedTuple):
     """The state of :func:`make_weighted_step`."""
 
-    params: Params
+    params: Params  # float32, whatever the model is stored in
     opt_state: optax.OptState
 
 
 def initial_state(params: Params, transform: optax.GradientTransformation) -> RunState:
-    """Return the state before the first step.
+    """Return the state before the first step, made of a float32 copy of ``params``.
 
     Raises:
       ValueError: The optimiser's update has no derivative where a gradient is exactly
@@ -51,7 +52,8 @@ def initial_state(params: Params, transform: optax.GradientTransformation) -> Ru
     ValueError: the optimiser's update has no derivative where a gradient is 0 ...
     """
     check_differentiable(params, transform)
-    return RunState(params, transform.init(params))
+    masters = tree.master_weights(params)
+    return RunState(masters, transform.init(masters))
 
 
 def check_differentiable(

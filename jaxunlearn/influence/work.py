@@ -15,6 +15,7 @@ from jaxunlearn.gradients.hutchinson import hutchinson_trace
 from jaxunlearn.gradients.microbatches import example_count
 from jaxunlearn.gradients.per_example import per_example_norms
 from jaxunlearn.gradients.solvers import damping_from_mean_eigenvalue
+from jaxunlearn.randomness import random_key
 from jaxunlearn.types import Batch, LinearMap, Params, PerExampleLoss
 
 CURVATURES = ("fisher", "gauss_newton", "hessian")
@@ -155,7 +156,7 @@ def mean_eigenvalue_damping(work: Work, share: float) -> float:
 
         def of_data(params: Params, train: Batch) -> jax.Array:
             product = curvature_product(work, params, train, size)
-            key = jax.random.key(0) if work.key is None else work.key
+            key = random_key(0) if work.key is None else work.key
             return hutchinson_trace(product, params, key=key, probes=8).value
 
         trace = float(jax.jit(of_data)(work.params, joined(work.train)))

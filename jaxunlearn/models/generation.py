@@ -7,9 +7,11 @@ import jax.numpy as jnp
 
 from jaxunlearn.models.cross_entropy import head_logits
 from jaxunlearn.models.gpt2 import GPT2
+from jaxunlearn.randomness import pinned
 from jaxunlearn.types import Params
 
 
+@pinned
 def generate(
     model: GPT2,
     params: Params,

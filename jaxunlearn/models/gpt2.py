@@ -20,6 +20,7 @@ from jaxunlearn.models.cross_entropy import (
     losses_of_logits,
     mean_over_labels,
 )
+from jaxunlearn.randomness import pinned
 from jaxunlearn.types import Batch, Params
 
 ACTIVATIONS = {
@@ -50,8 +51,9 @@ class GPT2Config:
         Hessian-vector products, no forward-mode scores).
       remat: Recompute each whole block in the backward pass; else its matrix products
         are kept.
-      dtype: The dtype of the computation, ``"float32"`` or ``"bfloat16"``; None takes
-        the parameters'. Softmax, normalisation and loss are float32 whatever it is.
+      dtype: The dtype of the computation, ``"float32"`` or ``"bfloat16"``, whatever the
+        parameters are stored in, so that no number depends on that; None takes theirs.
+        Softmax, normalisation and loss are float32 whatever it is.
     """
 
     vocab_size: int = 50257
@@ -71,7 +73,7 @@ class GPT2Config:
     eos_token_id: int | None = 50256
     attention: str = "xla"
     remat: bool = False
-    dtype: str | None = None
+    dtype: str | None = "float32"
 
     def __post_init__(self):
         """Refuse a shape that no GPT-2 has."""
@@ -242,6 +244,7 @@ class GPT2:
 
     config: GPT2Config
 
+    @pinned
     def init(self, *, key: jax.Array) -> Params:
         """Return fresh float32 parameters, with GPT-2's scaled residual projections."""
         ids = jnp.zeros((1, 1), jnp.int32)
@@ -252,6 +255,7 @@ class GPT2:
             "params"
         ]
 
+    @pinned
     def hidden_states(
         self,
         params: Params,
@@ -408,7 +412,7 @@ def layer_norm(config: GPT2Config, name: str):
 def example_keys(key: jax.Array, batch: Batch, size: int) -> jax.Array:
     """Return one key an example, a function of (key, index of the example)."""
     index = jnp.asarray(batch.get("index", jnp.arange(size)))
-    return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
 
 
 def dropout(x, rate: float, keys_B, layer, site: int):
@@ -418,7 +422,8 @@ def dropout(x, rate: float, keys_B, layer, site: int):
 
     def keep(key):
         place = jax.random.fold_in(key, layer * 4 + site)
-        return jax.random.bernoulli(place, 1.0 - rate, x.shape[1:])
+        # A rate without a dtype would be drawn in 64 bits, and otherwise, under x64.
+        return jax.random.bernoulli(place, jnp.float32(1.0 - rate), x.shape[1:])
 
     return jnp.where(jax.vmap(keep)(keys_B), x / (1.0 - rate), 0).astype(x.dtype)
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from jaxunlearn import tree
 from jaxunlearn.data import TokenizedData
 from jaxunlearn.models.gpt2 import GPT2
 from jaxunlearn.sealed import read_sealed_lines, write_sealed_lines
@@ -17,6 +18,7 @@ from jaxunlearn.training.recipe import (
     StepMetrics,
     TrainingState,
     batch_at,
+    check_finite,
     compiled_step,
     initial_state,
     optimizer,
@@ -66,9 +68,12 @@ def train(
 ) -> Training:
     """Train, and take up an interrupted run where it stood.
 
+    Weights and the optimiser's state are float32 throughout, and so in checkpoints.
+    What is evaluated and returned is in the dtypes of ``params``, as it will be stored.
+
     Args:
       model: The model.
-      params: Starting parameters; not changed.
+      params: Starting parameters, in 16 bits or more; not changed.
       data: Training examples.
       recipe: How to train.
       pad_id: Token that fills the padding.
@@ -97,14 +102,8 @@ def train(
     if recording is not None:
         record = recording_step(model, params, data, recipe, recording, directory)
         recorded_epochs = recording.epochs
-    # Copied, because the first step donates its state.
     mesh = data_mesh(recipe.microbatch_size or recipe.batch_size)
-    state = replicate(
-        initial_state(
-            jax.tree.map(lambda x: x.copy(), params), optimizer(recipe, total)
-        ),
-        mesh,
-    )
+    state = replicate(initial_state(params, optimizer(recipe, total)), mesh)
     history = History(directory)
     kept = None if directory is None else directory / "checkpoints"
     latest = None if kept is None else checkpoints.latest_step(kept)
@@ -114,7 +113,7 @@ def train(
     first = int(state.step)
     saved = time.monotonic()
     if evaluate is not None and first == 0:
-        history.evaluated(0, evaluate(state.params))
+        history.evaluated(0, evaluate(params))
     for step in range(first, total):
         batch = split_batch(batch_at(recipe, data, step, pad_id), mesh)
         epoch = step // per_epoch + 1
@@ -122,25 +121,22 @@ def train(
             state, metrics = record(state, batch, step)
         else:
             state, metrics = plain(state, batch)
+        check_finite(model, recipe, metrics, step)
         loss, norm = float(metrics.loss), float(metrics.gradient_norm)
-        if not np.isfinite(loss + norm):
-            raise ValueError(
-                f"the loss is {loss} and its gradient's norm {norm} at step "
-                f"{step + 1}: lower learning_rate={recipe.learning_rate}, add "
-                f"warmup_steps or clip_norm"
-            )
         history.stepped(step + 1, epoch, loss, norm)
         if evaluate is not None and ((step + 1) % every == 0 or step + 1 == total):
-            history.evaluated(step + 1, evaluate(state.params))
+            stored = tree.rounded(state.params, params)
+            history.evaluated(step + 1, evaluate(stored))
         due = time.monotonic() - saved > CHECKPOINT_SECONDS
         if kept is not None and (due or step + 1 == total):
             save(kept, state, history)
             saved = time.monotonic()
         if on_step is not None:
             on_step(Progress(step + 1, total, loss))
+    stored = tree.rounded(state.params, params)
     if directory is not None:
-        finish_run(directory, state.params)
-    return Training(state.params, history.losses, history.evaluations)
+        finish_run(directory, stored)
+    return Training(stored, history.losses, history.evaluations)
 
 
 def recording_step(

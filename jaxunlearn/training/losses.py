@@ -71,7 +71,7 @@ def compiled_gradient(model: GPT2) -> Callable[[Params, Batch], Params]:
     def total(params: Params, batch: Batch) -> jax.Array:
         return jnp.sum(batch["weight"] * model.per_example_loss(params, batch))
 
-    return jax.jit(jax.grad(total))
+    return jax.jit(lambda p, batch: jax.grad(total)(tree.master_weights(p), batch))
 
 
 def example_losses(

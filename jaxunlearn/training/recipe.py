@@ -20,10 +20,27 @@ from jaxunlearn import tree
 from jaxunlearn.data import TokenizedData, collate, step_indices
 from jaxunlearn.models.cross_entropy import label_counts
 from jaxunlearn.models.gpt2 import GPT2
+from jaxunlearn.randomness import random_key
 from jaxunlearn.types import Batch, Params
 
 OPTIMIZERS = ("adamw", "adam", "sgd", "momentum")
 SCHEDULES = ("constant", "linear", "cosine")
+REDUCTIONS = ("token", "example")
+
+# Steps are counted in int32; a batch of 2**20 examples is past what memory holds.
+COUNT, LARGEST = 2**31 - 1, float(np.finfo(np.float32).max)
+BOUNDS = {
+    "epochs": (int, 1, COUNT),
+    "batch_size": (int, 1, 2**20),
+    "learning_rate": (float, 0.0, LARGEST),
+    "weight_decay": (float, 0.0, LARGEST),
+    "warmup_steps": (int, 0, COUNT),
+    "clip_norm": (float, float(np.finfo(np.float32).tiny), LARGEST),
+    "microbatch_size": (int, 1, 2**20),
+    "seed": (int, 0, 2**32 - 1),
+}
+"""Kind, least and largest value of a recipe's numbers."""
+CHOICES = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "reduction": REDUCTIONS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,22 +77,19 @@ class Recipe:
 
     def __post_init__(self):
         """Refuse settings that cannot be trained with."""
-        for name, low in (("epochs", 1), ("batch_size", 1), ("warmup_steps", 0)):
-            if getattr(self, name) < low:
-                raise ValueError(f"{name}={getattr(self, name)}: at least {low}")
-        for name in ("learning_rate", "weight_decay"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name}={value}: a number, 0 or more")
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise ValueError(f"clip_norm={self.clip_norm}: more than 0, or None")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed={self.seed}: 0 to 2**32 - 1")
-        for name, known in (
-            ("optimizer", OPTIMIZERS),
-            ("schedule", SCHEDULES),
-            ("reduction", ("token", "example")),
-        ):
+        for name, (kind, low, high) in BOUNDS.items():
+            value, optional = getattr(self, name), getattr(type(self), name) is None
+            if value is None and optional:
+                continue
+            numeric = int if kind is int else (int, float)
+            real = isinstance(value, numeric) and not isinstance(value, bool)
+            if not (real and low <= value <= high):
+                what = "a whole number" if kind is int else "a number"
+                raise ValueError(
+                    f"{name}={value!r}: must be {what} from {low:.10g} to {high:.10g}"
+                    + (", or None" if optional else "")
+                )
+        for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(
                     f"{name}={getattr(self, name)!r}: one of {', '.join(known)}"
@@ -95,7 +109,7 @@ class Recipe:
 class TrainingState(NamedTuple):
     """All that the next step needs."""
 
-    params: Params
+    params: Params  # master weights: float32, whatever the model is stored in
     opt_state: optax.OptState
     step: jax.Array  # int32[]: steps done
 
@@ -110,6 +124,37 @@ class StepMetrics(NamedTuple):
 def steps_per_epoch(recipe: Recipe, examples: int) -> int:
     """Return the number of steps in which ``examples`` examples pass once."""
     return math.ceil(examples / recipe.batch_size)
+
+
+def check_finite(
+    model: GPT2, recipe: Recipe, metrics: "StepMetrics", step: int
+) -> None:
+    """Refuse to go on from a step (0 is the first) whose numbers are not finite.
+
+    Raises:
+      ValueError: Loss or gradient are not; names what can help in this case.
+    """
+    loss, norm = float(metrics.loss), float(metrics.gradient_norm)
+    if math.isfinite(loss) and math.isfinite(norm):
+        return
+    remedies = []
+    if step > 0:
+        remedies.append(f"lower learning_rate={recipe.learning_rate}")
+        if recipe.warmup_steps < step:
+            remedies.append(f"raise warmup_steps={recipe.warmup_steps}")
+        if recipe.clip_norm is None:
+            remedies.append("set clip_norm, such as 1.0")
+    if model.config.dtype != "float32":
+        remedies.append(f'compute in dtype="float32", not {model.config.dtype}')
+    if not remedies:
+        remedies.append(
+            "no weight has moved yet, so no setting of the recipe helps: the starting "
+            "weights are too large, start from others"
+        )
+    raise ValueError(
+        f"the loss is {loss} and its gradient's norm {norm} at step {step + 1}: "
+        f"{', or '.join(remedies)}"
+    )
 
 
 def learning_rate(recipe: Recipe, total_steps: int) -> optax.Schedule:
@@ -167,7 +212,7 @@ def step_key(recipe: Recipe, config, step: int | jax.Array) -> jax.Array | None:
     """Return the dropout key of a step; None for a model without dropout."""
     if not (config.resid_pdrop or config.embd_pdrop or config.attn_pdrop):
         return None
-    return jax.random.fold_in(jax.random.key(recipe.seed), step)
+    return jax.random.fold_in(random_key(recipe.seed), step)
 
 
 def example_shares(recipe: Recipe, batch: Batch) -> jax.Array:
@@ -213,7 +258,7 @@ def batch_gradient(
     start = (jnp.float32(0), tree.zeros_like(params))
     parts = (jax.tree.map(cut, batch), cut(shares))
     (value, gradient), _ = jax.lax.scan(accumulate, start, parts)
-    return value, jax.tree.map(lambda g, p: g.astype(p.dtype), gradient, params)
+    return value, gradient
 
 
 def apply_gradient(
@@ -253,8 +298,26 @@ def compiled_step(model: GPT2, recipe: Recipe, total_steps: int) -> Callable:
 def initial_state(
     params: Params, transform: optax.GradientTransformation
 ) -> TrainingState:
-    """Return the state before the first step."""
-    return TrainingState(params, transform.init(params), jnp.int32(0))
+    """Return the state before the first step, made of a float32 copy of ``params``."""
+    masters = tree.master_weights(params)
+    return TrainingState(masters, transform.init(masters), jnp.int32(0))
+
+
+def training_bytes(recipe: Recipe, params: Params) -> dict[str, int]:
+    """Return the bytes that training holds of each: weights, optimiser, gradients.
+
+    Args:
+      recipe: Its optimiser.
+      params: Parameters, or their shapes.
+    """
+    make = functools.partial(initial_state, transform=optimizer(recipe, 1))
+    state = jax.eval_shape(make, params)
+    weights = tree.bytes_of(state.params)
+    return {
+        "weights": weights,
+        "optimizer": tree.bytes_of(state.opt_state),
+        "gradients": weights,
+    }
 
 
 def update_weights(

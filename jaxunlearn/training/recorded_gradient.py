@@ -80,7 +80,6 @@ def weighted_gradient(
         losses = model.per_example_loss(params, batch, key=key, head=head)
         return jnp.sum(coefficients * losses)
 
-    gradients = jax.grad(loss, argnums=(0, 1))(
-        params, params[EMBEDDING[0]][EMBEDDING[1]]
-    )
-    return RecordedGradient(*tree.cast(gradients, jnp.float32))
+    masters = tree.master_weights(params)
+    head = masters[EMBEDDING[0]][EMBEDDING[1]]
+    return RecordedGradient(*jax.grad(loss, argnums=(0, 1))(masters, head))

@@ -149,7 +149,6 @@ def make_recording_step(
         start = (jnp.float32(0), tree.zeros_like(state.params))
         (loss, gradient), examples = jax.lax.scan(accumulate, start, parts)
         examples = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), examples)
-        gradient = jax.tree.map(lambda g, p: g.astype(p.dtype), gradient, state.params)
         metrics = StepMetrics(loss, tree.norm(gradient))
         return apply_gradient(transform, state, gradient), metrics, examples
 

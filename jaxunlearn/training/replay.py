@@ -65,14 +65,8 @@ def run_again(
     """
     total = recipe.epochs * steps_per_epoch(recipe, len(data.examples))
     step = compiled_step(model, recipe, total)
-    # Copied, because the first step donates its state.
     mesh = data_mesh(recipe.microbatch_size or recipe.batch_size)
-    state = replicate(
-        initial_state(
-            jax.tree.map(lambda x: x.copy(), start), optimizer(recipe, total)
-        ),
-        mesh,
-    )
+    state = replicate(initial_state(start, optimizer(recipe, total)), mesh)
     for s in range(last_step + 1):
         batch = batch_at(recipe, data, s, pad_id)
         yield state, batch

@@ -70,16 +70,17 @@ class Trial(NamedTuple):
     scale: float
     forget: float  # forget loss there
     retain: float  # retain loss there
-    relative_step: float  # |scale * direction| / |parameters of the layers|
+    relative_step: float  # |change of the parameters| / |parameters of the layers|
 
 
 class Outcome(NamedTuple):
     """What unlearning came to. ``params`` keep every limit, whatever the status.
 
     Status: ``reached``; ``already`` (the loss is at the target without a step);
-    ``given_scale`` (applied as given, short of the target); ``retain_limit``,
-    ``step_limit`` (the target lies beyond a limit); ``no_ascent`` (the direction does
-    not raise the forget loss); ``trials`` (too few allowed).
+    ``given_scale`` (applied as given, short of the target); ``no_change`` (a given step
+    is lost in rounding); ``retain_limit``, ``step_limit`` (the target lies beyond a
+    limit); ``no_ascent`` (the direction does not raise the forget loss); ``trials``
+    (too few allowed).
     """
 
     params: Params
@@ -122,7 +123,9 @@ def calibrate(
     """Take the smallest step along ``direction`` that lifts the forget loss to target.
 
     Finds the least s with ``forget_loss(theta + s d) >= target`` by doubling s from a
-    relative step of 0.001 until the target is bracketed, then by bisection.
+    relative step of 0.001 until the target is bracketed, then by bisection. Every
+    trial is of the parameters as they are stored: ``theta + s d`` is summed in float32
+    and :func:`~jaxunlearn.tree.rounded` to theta's dtypes.
 
     Args:
       params: theta; not changed.
@@ -159,13 +162,16 @@ def calibrate(
             f"train further); None calibrates it"
         )
     retain_before = retain_loss(params)
+    masters = tree.master_weights(params)
     trials: list[Trial] = []
 
+    def at(s: float) -> Params:
+        return tree.rounded(tree.add_scaled(masters, s, direction), params)
+
     def attempt(s: float) -> Trial:
-        moved = tree.add_scaled(params, s, direction)
-        trial = Trial(
-            s, forget_loss(moved), retain_loss(moved), s * length / layer_norm
-        )
+        moved = at(s)
+        step = float(tree.norm(tree.subtract(moved, params))) / layer_norm
+        trial = Trial(s, forget_loss(moved), retain_loss(moved), step)
         trials.append(trial)
         return trial
 
@@ -175,12 +181,11 @@ def calibrate(
     def outcome(status: str, trial: Trial | None) -> Outcome:
         if trial is None:
             return Outcome(params, status, 0.0, tuple(trials))
-        moved = tree.add_scaled(params, trial.scale, direction)
-        return Outcome(moved, status, trial.scale, tuple(trials))
+        return Outcome(at(trial.scale), status, trial.scale, tuple(trials))
 
     if scale is not None:
         trial = attempt(scale)
-        status = broken(trial)
+        status = "no_change" if trial.relative_step == 0 else broken(trial)
         if status is not None:
             return outcome(status, None)
         near = trial.forget >= target
@@ -244,6 +249,8 @@ def explain(outcome: Outcome, target: float, retain_before: float) -> str:
         "max_relative_step, lower the target, or choose other layers.",
         "no_ascent": "Refused, this direction does not raise the forget loss: {}. "
         "Choose other layers or epochs.",
+        "no_change": "Refused, the step is lost in rounding and no weight changes: {}. "
+        "Give a larger scale.",
         "trials": "Not finished within max_trials: {}.",
         "rounds": "Not finished within max_rounds: {}.",
         "given_scale": "The given scale was applied; {}.",

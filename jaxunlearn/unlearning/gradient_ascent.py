@@ -77,11 +77,16 @@ def gradient_ascent(
         raise ValueError(f"target={target} is not a number")
     layer_norm = float(tree.norm(params, mask))
     before = retain_loss(params)
-    current, trials = params, []
+    # Steps add up in float32; what is measured and returned is rounded from there.
+    current, trials = tree.master_weights(params), []
     if forget_loss(params) >= target:
         return Outcome(params, "already", 0.0, ())
 
+    def stored(point: Params) -> Params:
+        return tree.rounded(point, params)
+
     def trial_at(point: Params) -> Trial:
+        point = stored(point)
         moved = float(tree.norm(tree.subtract(point, params))) / layer_norm
         return Trial(moved, forget_loss(point), retain_loss(point), moved)
 
@@ -103,8 +108,8 @@ def gradient_ascent(
             last = calibrate(
                 current,
                 direction,
-                forget_loss=forget_loss,
-                retain_loss=retain_loss,
+                forget_loss=lambda point: forget_loss(stored(point)),
+                retain_loss=lambda point: retain_loss(stored(point)),
                 target=target,
                 layer_norm=layer_norm,
                 limits=limits._replace(
@@ -122,6 +127,6 @@ def gradient_ascent(
         if status is not None:
             return Outcome(params, status, 0.0, tuple(trials))
         if trial.forget >= target:
-            return Outcome(moved, "reached", trial.scale, tuple(trials))
+            return Outcome(stored(moved), "reached", trial.scale, tuple(trials))
         current = moved
     return Outcome(params, "trials", 0.0, tuple(trials))

@@ -105,6 +105,7 @@ def iterative_unlearning(
     if not layer_norm > 0:
         raise ValueError(f"layer_norm={layer_norm}: the norm of the layers, above 0")
     current, ranking = params, checked_ranking(rank(params), len(examples))
+    masters = tree.master_weights(params)  # in which uncalibrated steps add up
     history = [point_of(measure(params), ranking, step=0)]
     rankings = [ranking]
 
@@ -131,7 +132,8 @@ def iterative_unlearning(
             moved, scale = outcome.params, outcome.scale
         else:
             scale = float(step_scale or 0.0)
-            moved = tree.add_scaled(current, scale, way) if scale else current
+            masters = tree.add_scaled(masters, scale, way) if scale else masters
+            moved = tree.rounded(masters, params)
         ranking = checked_ranking(rank(moved), len(examples))
         point = point_of(
             measure(moved),

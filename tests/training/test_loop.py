@@ -226,7 +226,7 @@ def test_a_loss_that_is_no_number_stops_the_run_with_a_remedy(
         t for t in batches[2].ravel() if not (np.stack(batches[:2]) == t).any()
     )
     table = params["wte"]["embedding"].at[token].set(jnp.inf)
-    message = "loss is nan .* at step 3: lower learning_rate=0.1, add warmup_steps"
+    message = "loss is nan .* at step 3: lower learning_rate=0.1, or raise warmup_step"
     with pytest.raises(ValueError, match=message):
         train(
             model,

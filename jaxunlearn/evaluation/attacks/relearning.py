@@ -8,7 +8,6 @@ not, whose return alone shows that it had never left.
 import dataclasses
 from collections.abc import Callable, Sequence
 
-import jax
 import numpy as np
 
 from jaxunlearn.data import TokenizedData, collate, epoch_order, step_indices
@@ -81,10 +80,7 @@ def relearning(
     # counted here, and there is no dropout. So every order shares one program.
     recipe = Recipe(epochs=1, batch_size=batch_size, learning_rate=learning_rate)
     update = compiled_step(quiet, recipe, 1)
-    # Copied, because a step donates its state.
-    state = initial_state(
-        jax.tree.map(lambda x: x.copy(), params), optimizer(recipe, 1)
-    )
+    state = initial_state(params, optimizer(recipe, 1))
     found: list[list[np.ndarray]] = [[] for _ in measures]
     for step in range(steps[-1] + 1):
         if step in steps:
@@ -100,9 +96,10 @@ def relearning(
             pad_id=pad_id,
         )
         state, metrics = update(state, batch)
-        if not np.isfinite(float(metrics.loss)):
+        if not np.isfinite(float(metrics.loss) + float(metrics.gradient_norm)):
             raise ValueError(
-                f"the loss is {float(metrics.loss)} at step {step + 1} of relearning: "
+                f"the loss is {float(metrics.loss)} and its gradient's norm "
+                f"{float(metrics.gradient_norm)} at step {step + 1} of relearning: "
                 f"lower learning_rate={learning_rate}"
             )
         if on_step is not None:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from jaxunlearn.gradients.solvers.solution import require_matching
+from jaxunlearn.randomness import pinned
 from jaxunlearn.tree import cast, masked, selected_size
 from jaxunlearn.types import LinearMap, Params
 
@@ -29,6 +30,7 @@ class LowRank(NamedTuple):
     smallest: jax.Array
 
 
+@pinned
 def lanczos_eigenpairs(
     linear_map: LinearMap,
     params: Params,
@@ -92,6 +94,7 @@ def lanczos_eigenpairs(
     )
 
 
+@pinned
 def nystroem_eigenpairs(
     linear_map: LinearMap,
     params: Params,
@@ -157,7 +160,7 @@ def on_flat_vectors(
     require_matching(linear_map, params)
 
     def start(key: jax.Array) -> jax.Array:
-        return jnp.where(chosen, jax.random.normal(key, flat.shape), 0.0)
+        return jnp.where(chosen, jax.random.normal(key, flat.shape, flat.dtype), 0.0)
 
     def product(vector: jax.Array) -> jax.Array:
         image = ravel_pytree(cast(linear_map(unflatten(vector)), jnp.float32))[0]

@@ -17,6 +17,7 @@ from jaxunlearn.gradients.solvers.solution import (
     require_steps,
     solution,
 )
+from jaxunlearn.randomness import pinned
 from jaxunlearn.tree import add_scaled, cast, norm, scaled, vdot, zeros_like
 from jaxunlearn.types import LinearMap, Params
 
@@ -34,6 +35,7 @@ class State(NamedTuple):
     step: jax.Array
 
 
+@pinned
 def lissa(
     linear_map: LinearMap,
     right_side: Params,
@@ -157,6 +159,7 @@ def lissa(
     return solution(end.value, status, residual, end.step, damping)
 
 
+@pinned
 def largest_eigenvalue(
     linear_map: LinearMap,
     params: Params,

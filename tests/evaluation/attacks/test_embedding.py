@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxunlearn import tree
 from jaxunlearn.data import collate, subset
 from jaxunlearn.evaluation.attacks import measure_of, probability, soft_prompt
 
@@ -25,6 +26,12 @@ def attack(model, params, data, **options):
     known, held_out = subset(data, range(3)), subset(data, range(3, 7))
     settings = {"pad_id": 0, "steps": (0, 1, 8), "batch_size": 4, "length": 12}
     return soft_prompt(model, params, known, held_out, **settings | options)
+
+
+def test_the_attack_is_the_same_on_weights_stored_in_16_bits(model, params, data):
+    low = tree.cast(params, "bfloat16")
+    one, other = (attack(model, p, data) for p in (low, tree.cast(low, "float32")))
+    np.testing.assert_array_equal(one.values, other.values)
 
 
 def test_no_offset_is_no_attack(model, params, data, found):

@@ -3,6 +3,7 @@ import numpy as np
 import optax
 import pytest
 
+from jaxunlearn import tree
 from jaxunlearn.data import collate, epoch_order
 from jaxunlearn.evaluation.attacks import halves, measure_of, probability, relearning
 from jaxunlearn.evaluation.attacks.relearning import without_dropout
@@ -66,6 +67,21 @@ def test_parameters_are_left_alone_and_the_order_is_the_seeds(model, params, dat
     jax.tree.map(np.testing.assert_array_equal, before, params)
     np.testing.assert_array_equal(a[0].values[0], b[0].values[0])
     assert not np.array_equal(a[0].values[1], b[0].values[1])
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_attack_is_as_strong_on_weights_stored_in_16_bits(
+    model, params, data, dtype
+):
+    """A step of 1e-4 beside a weight of 0.1 is lost in bfloat16."""
+    measure = measure_of(model, data, probability, pad_id=0)
+    low = tree.cast(params, dtype)
+    found = [
+        run(model, p, data, [measure], steps=(0, 1, 8), learning_rate=1e-4)[0].values
+        for p in (low, tree.cast(low, "float32"))
+    ]
+    np.testing.assert_array_equal(*found)
+    assert found[0][2].mean() > found[0][0].mean()
 
 
 def test_halves_divide_the_set():
