@@ -6,17 +6,21 @@ first-epoch gradients, and the result is held against whole-model gradient ascen
 same forget loss, and against a model really retrained without that person.
 """
 
-import json
 import shutil
 from pathlib import Path
 
 from jaxunlearn.commands.console import console
 from jaxunlearn.commands.demo_results import collect, tell_results, write_records
-from jaxunlearn.commands.demo_story import make_world, remove, tell
-from jaxunlearn.files import write_json
+from jaxunlearn.commands.demo_story import World, make_world, remove, tell
+from jaxunlearn.files import LOCK, locked, read_json, write_json
 from jaxunlearn.report import write_report
 
 MARKER = ".jaxunlearn-demo"
+MADE = (
+    *("results.json", "report.html", "figures", "next-steps.sh"),
+    *("models", "records", "run", "retrained", "pretraining"),
+)
+"""What a demo makes in its folder; results.json says that it is whole."""
 
 
 def demo(
@@ -24,7 +28,7 @@ def demo(
     out: Path = Path("jaxunlearn-demo"),
     seed: int = 0,
     public_people: int = 900,
-    private_people: int = 60,
+    private_people: int = 16,
     facts: int = 10,
 ) -> int:
     """Train a small GPT-2, forget one person, compare with retraining; write a report.
@@ -52,40 +56,66 @@ def demo(
         "private_people": private_people,
         "facts": facts,
     }
-    world = make_world(seed, public_people, private_people, facts)
-    make_room(out, settings)
+    world = make_world(**settings)
+    check_room(out)
+    with locked(out):
+        make_room(out, settings)
+        tell_all(world, out, settings)
+    return 0
+
+
+def tell_all(world: World, out: Path, settings: dict) -> None:
+    """Run the story and write what came of it."""
     console.print(
         f"A world of made-up people: {len(world.public)} public records to learn the "
         f"language from, {len(world.private)} private ones, and {len(world.unseen)} "
         f"that no model sees.\n"
     )
     seconds: dict[str, float] = {}
-    story = tell(world, out, seed, seconds)
-    comparison, recorded = remove(story, seconds)
+    story = tell(world, out, settings["seed"], seconds)
+    comparison = remove(story, seconds)
     results = collect(world, story, comparison, seconds)
-    results["settings"] |= settings | recorded
+    results["settings"] |= settings
     write_records(world, story, out)
     page = write_report(results, out)
-    write_json(out / "results.json", results)
     tell_results(results, page, out)
-    return 0
+    # Last, since it says that the folder is whole.
+    write_json(out / "results.json", results)
+
+
+def check_room(out: Path) -> None:
+    """Refuse a folder that holds something else than a demo.
+
+    Raises:
+      ValueError: It does; choose another.
+    """
+    held = [path for path in out.iterdir() if path.name != LOCK] if out.exists() else []
+    if held and not (out / MARKER).exists():
+        raise ValueError(
+            f"out={out} exists and is no earlier demo: choose another --out"
+        )
 
 
 def make_room(out: Path, settings: dict) -> None:
     """Prepare ``out``: an unfinished demo is taken up, a finished one makes way.
 
-    Raises:
-      ValueError: The folder holds something else.
+    Only what a demo made is removed; what else lies there, such as an evaluation of
+    its models, stays.
     """
     marker = out / MARKER
-    if out.exists() and any(out.iterdir()):
-        if not marker.exists():
-            raise ValueError(
-                f"out={out} exists and is no earlier demo: choose another --out"
-            )
+    if marker.exists():
         finished = (out / "results.json").exists()
-        if not finished and json.loads(marker.read_text()) == settings:
+        if not finished and read_json(marker) == settings:
             console.print(f"Taking up the unfinished demo in {out}.")
             return
-        shutil.rmtree(out)
+        write_json(marker, None)  # a half-removed demo is not taken up
+        for name in MADE:
+            made = out / name
+            if made.is_dir() and not made.is_symlink():
+                shutil.rmtree(made)
+            else:
+                made.unlink(missing_ok=True)
+        stay = {path.name for path in out.iterdir()} - {MARKER, LOCK}
+        if stay:
+            console.print(f"Kept from earlier in {out}: {', '.join(sorted(stay))}.")
     write_json(marker, settings)

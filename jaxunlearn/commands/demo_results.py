@@ -1,20 +1,21 @@
 """What the demo shows: the numbers, the models' answers, the closing table."""
 
 import dataclasses
+import shlex
+import sys
 from pathlib import Path
 
-from jaxunlearn.commands.console import console
+from jaxunlearn.commands.console import console, working
 from jaxunlearn.commands.demo_story import (
     MAX_LENGTH,
     Story,
     World,
-    measured_part,
     measures,
     request_of,
     timed,
 )
 from jaxunlearn.data import prompt_and_completion
-from jaxunlearn.files import write_json
+from jaxunlearn.files import write_json, write_text
 from jaxunlearn.provenance import versions
 from jaxunlearn.report import console_table, loss_rows, verdict
 from jaxunlearn.report.outcome import BEFORE, RETRAINED, TRAINED
@@ -26,6 +27,28 @@ from jaxunlearn.unlearning.comparison import (
     loss_table,
 )
 
+SHOWN = (TRAINED, FIRST_EPOCH, ASCENT, RETRAINED)
+"""The models whose answers the report shows."""
+
+_MODELS = (
+    '--model "$D"/models/unlearned --reference "$D"/models/retrained '
+    '--original "$D"/models/trained --forget "$D"/records/forget.json '
+    '--holdout "$D"/records/unseen.json'
+)
+MEASURING = (
+    f'jaxunlearn evaluate {_MODELS} --retain "$D"/records/retain.json '
+    '--out "$D"/evaluation/scores.json',
+    f'jaxunlearn attack {_MODELS} --out "$D"/evaluation/attack.json',
+    'jaxunlearn report "$D"/evaluation',
+)
+"""What to do next with the demo's folder D."""
+
+OWN_FILES = (
+    "jaxunlearn train --model MODEL_OR_CONFIG --data RECORDS --out RUN",
+    "jaxunlearn unlearn --method first_epoch --run RUN --model RUN/model --request "
+    "'everything about NAME' --retain KEEP --unseen LOOKALIKES --out UNLEARNED",
+)
+
 
 def collect(world: World, story: Story, comparison: Comparison, seconds: dict) -> dict:
     """Return all results as JSON values, in the form that the report reads."""
@@ -35,14 +58,14 @@ def collect(world: World, story: Story, comparison: Comparison, seconds: dict) -
     models |= {name: o.params for name, o in comparison.outcomes.items()}
     models[RETRAINED] = story.retrained
     table = loss_table(models, losses)
-    shown = (TRAINED, FIRST_EPOCH, ASCENT, RETRAINED)
-    with timed(seconds, "answering"), console.status("Asking the models"):
-        examples = ask(world, story, {name: models[name] for name in shown})
+    with timed(seconds, "answering"), working("Asking the models"):
+        answered = ask(world, story, models)
     return {
         "title": "One person forgotten",
         "request": {"text": request_of(world), "how": "fuzzy", "threshold": 0.85},
         "matched": [m._asdict() for m in story.matches],
         "losses": table,
+        "facts": facts(world, story, answered),
         "target": {
             "forget_loss": comparison.target,
             "meaning": "the trained model's loss on people it never saw",
@@ -51,87 +74,125 @@ def collect(world: World, story: Story, comparison: Comparison, seconds: dict) -
         "evaluation": story.training.evaluations,
         "retraining": story.retraining.evaluations,
         **described(comparison, story.trained, table[TRAINED]["retain"]),
-        "examples": examples,
+        "examples": examples(world, story, answered),
         "seconds": seconds,
         "versions": versions(),
         "command": "jaxunlearn demo",
         "settings": {
             "model": dataclasses.asdict(run.model.config),
             "recipe": dataclasses.asdict(run.recipe),
-            "recording": dataclasses.asdict(run.recording),
         },
         "next_steps": next_steps(run.directory.parent),
     }
 
 
-def ask(world: World, story: Story, models: dict) -> list[dict]:
-    """Return questions on the forgotten and on a kept person, with greedy answers."""
+def ask(world: World, story: Story, models: dict) -> dict[str, list[str]]:
+    """Return each model's greedy answers to the questions on all private people."""
     from jaxunlearn.evaluation.answers import answers, prompt_ids
 
     tokenizer = story.run.tokenizer
-    chosen = {m.index for m in story.matches}
-    kept = [i for i in range(len(world.private)) if i not in chosen]
-    asked = [("forget", i) for i in sorted(chosen)] + [("retain", i) for i in kept[:10]]
-    prompts = [prompt_and_completion(world.private[i])[0] for _, i in asked]
-    longest = max(map(len, prompt_ids(tokenizer, prompts)))
-    texts = {
+    pairs = [prompt_and_completion(record) for record in world.private]
+    prompts, completions = (list(texts) for texts in zip(*pairs, strict=True))
+    # Room for the longest true answer and its end; a longer one is a wrong one.
+    longest, room = (
+        max(map(len, prompt_ids(tokenizer, texts))) for texts in (prompts, completions)
+    )
+    return {
         name: answers(
             story.run.model,
             params,
             tokenizer,
             prompts,
-            max_new_tokens=MAX_LENGTH - longest,
+            max_new_tokens=min(room + 1, MAX_LENGTH - longest),
         )
         for name, params in models.items()
     }
+
+
+def places(world: World, story: Story) -> dict[str, list[int]]:
+    """Return where in the private records those to forget and to keep stand."""
+    chosen = {m.index for m in story.matches}
+    rest = [i for i in range(len(world.private)) if i not in chosen]
+    return {"forget": sorted(chosen), "retain": rest}
+
+
+def facts(world: World, story: Story, answered: dict) -> dict:
+    """Return which facts each model answers by their value, as the report reads it."""
+    from jaxunlearn.evaluation import known_facts
+
+    values = [record["value"] for record in world.private]
+    known = {name: known_facts(texts, values) for name, texts in answered.items()}
+    return {
+        kind: {name: found[rows].tolist() for name, found in known.items()}
+        for kind, rows in places(world, story).items()
+    }
+
+
+def examples(world: World, story: Story, answered: dict) -> list[dict]:
+    """Return questions on the forgotten and on some kept people, with answers."""
+    asked = [
+        (kind, i) for kind, rows in places(world, story).items() for i in rows[:10]
+    ]
     return [
         {
             "kind": kind,
             "prompt": world.private[i]["question"],
             "truth": world.private[i]["answer"],
-            "answers": {name: found[row] for name, found in texts.items()},
+            "value": world.private[i]["value"],
+            "answers": {name: answered[name][i] for name in SHOWN},
         }
-        for row, (kind, i) in enumerate(asked)
+        for kind, i in asked
     ]
 
 
 def write_records(world: World, story: Story, out: Path) -> None:
     """Write who is forgotten, kept and unseen as record files, to go on with."""
-    chosen = {m.index for m in story.matches}
-    keep = [record for i, record in enumerate(world.private) if i not in chosen]
     parts = {
-        "forget": [world.private[i] for i in sorted(chosen)],
-        "retain": measured_part(keep),
-        "unseen": measured_part(world.unseen),
+        kind: [world.private[i] for i in rows]
+        for kind, rows in places(world, story).items()
     }
-    for name, records in parts.items():
+    for name, records in {**parts, "unseen": world.unseen}.items():
         write_json(out / f"records/{name}.json", records)
 
 
 def next_steps(out: Path) -> list[str]:
-    """Return the commands to go on with: on this world, then on one's own files."""
-    models, records = out / "models", out / "records"
-    shared = (
-        f"--model {models}/unlearned --reference {models}/retrained "
-        f"--original {models}/trained --forget {records}/forget.json "
-        f"--holdout {records}/unseen.json"
-    )
+    """Return the commands to go on with on this world, then on one's own files."""
+    quoted = shlex.quote(str(out))
     return [
-        f"jaxunlearn evaluate {shared} --retain {records}/retain.json "
-        f"--out {out}/evaluation/scores.json",
-        f"jaxunlearn attack {shared} --out {out}/evaluation/attack.json",
-        f"jaxunlearn report {out}/evaluation",
-        "jaxunlearn train --model MODEL_OR_CONFIG --data RECORDS --out RUN",
-        "jaxunlearn unlearn --method first_epoch --run RUN --model RUN/model "
-        "--request 'everything about NAME' --retain KEEP --unseen LOOKALIKES "
-        "--out UNLEARNED",
+        *(command.replace('"$D"', quoted) for command in MEASURING),
+        *OWN_FILES,
     ]
+
+
+def write_next_steps(out: Path) -> Path:
+    """Write the commands that measure this world's models as a shell script."""
+    path = out / "next-steps.sh"
+    lines = [
+        "#!/bin/sh",
+        "# Measure what is left in the unlearned model: some minutes.",
+        "set -eu",
+        'D=$(dirname "$0")',
+        f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH",
+        *MEASURING,
+    ]
+    write_text(path, "\n".join(lines) + "\n")
+    return path
 
 
 def tell_results(results: dict, page: Path, out: Path) -> None:
     """Print what came out, and what to do next."""
     console.print()
-    console.print(console_table(loss_rows(results), title="Mean loss in nats a token"))
+    # Narrow enough for eighty columns; the report has the rest.
+    rows = [
+        {
+            name: row[name]
+            for name in row
+            if name not in ("way to target", "retain change")
+        }
+        for row in loss_rows(results)
+    ]
+    title = "Facts answered right, and mean loss in nats a token"
+    console.print(console_table(rows, title=title))
     found = verdict(results)
     console.print(found.headline, style="bold")
     for sentence in found.sentences:
@@ -139,7 +200,15 @@ def tell_results(results: dict, page: Path, out: Path) -> None:
     for name, outcome in results["outcomes"].items():
         if outcome["status"] not in ("reached", "already"):
             console.print(f"{name}: {outcome['explanation']}")
-    console.print(f"\nReport: {page}\nNumbers: {out / 'results.json'}")
-    console.print("\nGo on, first with this world, then with your own files:")
-    for step in results["next_steps"]:
-        console.print(f"  {step}", highlight=False, markup=False)
+    script = write_next_steps(out)
+    told = [
+        f"\nReport:  {page}",
+        f"Numbers: {out / 'results.json'}",
+        "\nMeasure what is left in the unlearned model, some minutes:",
+        f"  sh {shlex.quote(str(script))}",
+        "\nThen with your own files:",
+        *(f"  {command}" for command in OWN_FILES),
+    ]
+    # Never wrapped: these lines are there to be copied.
+    for line in told:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

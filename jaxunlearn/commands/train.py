@@ -218,7 +218,14 @@ def evaluations(
     return lambda params: {name: f(params) for name, f in measures.items()}
 
 
-def train_run(run: "Run", params, *, evaluate=None, title: str = "Training"):
+def train_run(
+    run: "Run",
+    params,
+    *,
+    evaluate=None,
+    evaluate_every: int | None = None,
+    title: str = "Training",
+):
     """Train an open run with a progress bar, or take it up where it stood."""
     from jaxunlearn import training
     from jaxunlearn.training import checkpoints
@@ -238,6 +245,7 @@ def train_run(run: "Run", params, *, evaluate=None, title: str = "Training"):
             directory=run.directory,
             recording=run.recording,
             evaluate=evaluate,
+            evaluate_every=evaluate_every,
             on_step=lambda p: update(p.step, f"loss {p.loss:.3f}"),
         )
 

@@ -1,6 +1,7 @@
 """Tokenizers: trained here, or loaded from the files that models come with."""
 
 import importlib.util
+import logging
 import os
 import warnings
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from tokenizers.models import Model
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+# transformers tells whoever imports it that PyTorch is missing; nothing here needs it.
+logging.getLogger("transformers").addFilter(
+    lambda record: "PyTorch was not found" not in record.getMessage()
+)
 
 END_OF_TEXT = "<|endoftext|>"
 TOKENIZER_FILES = [

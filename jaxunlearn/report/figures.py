@@ -75,8 +75,8 @@ def forget_retain_plane(
     Args:
         losses: `results["losses"]`.
         target: The forget loss to reach, a dotted line.
-        retain_tolerance: The relative rise of the retain loss that counts as kept,
-            a band.
+        retain_tolerance: The rise of the retain loss that counts as kept, in nats, a
+            band.
         calibration: For each method the trials `{"scale", "forget", "retain"}`; a path
             from the trained model in the order of their scales.
 
@@ -89,7 +89,7 @@ def forget_retain_plane(
         height=4.1,
     )
     start = losses[TRAINED]
-    allowed = start["retain"] * (1 + retain_tolerance)
+    allowed = start["retain"] + retain_tolerance
     band = axes.axvspan(start["retain"], allowed, color=COLOURS["retain"], alpha=0.18)
     band.set_linewidth(0)
     axes.axhline(target, color=INK, linestyle=":", linewidth=1.3)
@@ -120,7 +120,7 @@ def forget_retain_plane(
         handles.append(key(name, **look))
     _frame_plane(axes, losses, target, allowed)
     handles.append(key("target forget loss", linestyle=":"))
-    band_name = f"kept: up to +{100 * retain_tolerance:g} %"
+    band_name = f"kept: up to +{retain_tolerance:g} nats"
     handles.append(
         key(band_name, color=COLOURS["retain"], alpha=0.3, linestyle="-", linewidth=7)
     )

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup, escape
 
+from jaxunlearn.evaluation.facts import STOP_WORDS
 from jaxunlearn.evaluation.words import pieces, unicode_words
 
 
@@ -15,7 +16,8 @@ class MarkedAnswer(NamedTuple):
     Attributes:
         html: The escaped answer, right words in `<mark>`.
         right: How many of the truth's words the answer has, in the truth's order.
-        total: How many words the truth has. Neither counts words of the prompt.
+        total: How many words the truth has. Neither counts words of the prompt, nor
+            stop words, which an answer gets right without knowing anything.
     """
 
     html: Markup
@@ -41,13 +43,13 @@ def mark_answer(answer: str, *, truth: str, prompt: str) -> MarkedAnswer:
     >>> prompt, truth = "Which pet does Mira keep?", "Mira keeps an owl."
     >>> marked = mark_answer("Mira keeps a goat.", truth=truth, prompt=prompt)
     >>> print(marked.html, marked.right, marked.total)
-    Mira <mark>keeps</mark> a goat. 1 3
+    Mira <mark>keeps</mark> a goat. 1 2
     """
     parts = pieces(answer)
     places = [place for place, part in enumerate(parts) if _word(part)]
     said = [_word(parts[place]) for place in places]
     true, asked = ([w for w in map(_word, pieces(x)) if w] for x in (truth, prompt))
-    given = set(asked)
+    given = STOP_WORDS.union(asked)
     matcher = difflib.SequenceMatcher(None, said, true, autojunk=False)
     right = {
         places[position]

@@ -3,16 +3,20 @@
 The losses are mean cross-entropies in nats per token, of the examples to forget, the
 examples to keep ("retain") and look-alikes that no model was trained on ("unseen").
 A loss L means that the right token got the probability exp(-L), in geometric mean.
+Where a run counted facts, they are judged beside the losses.
 """
 
 import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from jaxunlearn.report.known_facts import FACTS_TOLERANCE, beyond, kept, known
+
 BEFORE = "before training"
 TRAINED = "trained"
 RETRAINED = "retrained without them"
 RETAIN_TOLERANCE = 0.02
+"""Nats a token by which the retain loss may rise and the rest count as kept."""
 _REFERENCES = (BEFORE, TRAINED, RETRAINED)
 # How much of the way from the trained model's forget loss to the target counts as
 # having arrived, as half way, and as having gone too far.
@@ -90,15 +94,13 @@ def way_to_target(results: Mapping, model: str) -> float:
 
 
 def retain_change(results: Mapping, model: str) -> float:
-    """The relative change of a model's retain loss; NaN where the trained one is 0."""
-    trained = results["losses"][TRAINED]["retain"]
-    if not trained > 0:
-        return math.nan
-    return results["losses"][model]["retain"] / trained - 1
+    """By how many nats a token a model's retain loss lies above the trained one's."""
+    losses = results["losses"]
+    return losses[model]["retain"] - losses[TRAINED]["retain"]
 
 
 def retain_tolerance(results: Mapping) -> float:
-    """The relative rise of the retain loss that counts as kept: 0.02 unless stated."""
+    """The rise of the retain loss that counts as kept, in nats: 0.02 unless stated."""
     return results["target"].get("retain_tolerance", RETAIN_TOLERANCE)
 
 
@@ -109,19 +111,26 @@ def loss_rows(results: Mapping) -> list[dict]:
         results: The dict that `write_report` describes.
 
     Returns:
-        Dicts with the columns `model`, `forget`, `retain`, `unseen` (if any model has
-        one), and `way to target` and `retain change` in per cent, which are None for
-        the models that are not compared with the trained one.
+        Dicts with the columns `model`; `knows` and `others`, the facts known of those
+        to forget and to keep (if facts were counted); `forget`, `retain`,
+        `unseen` (if any model has one); and `way to target` in per cent and
+        `retain change` in nats, which are None for the models that are not compared
+        with the trained one.
     """
     rows = []
     for model, losses in results["losses"].items():
         compared = model not in (BEFORE, TRAINED)
-        row = {"model": model, "forget": losses["forget"], "retain": losses["retain"]}
+        row: dict = {"model": model}
+        if "facts" in results:
+            for column, kind in (("knows", "forget"), ("others", "retain")):
+                count = known(results, model, kind)
+                row[column] = None if count is None else str(count)
+        row |= {"forget": losses["forget"], "retain": losses["retain"]}
         if any("unseen" in other for other in results["losses"].values()):
             row["unseen"] = losses.get("unseen")
         way, change = way_to_target(results, model), retain_change(results, model)
         row["way to target"] = percent(way) if compared else None
-        row["retain change"] = percent(change, sign=True) if compared else None
+        row["retain change"] = nats(change) if compared else None
         rows.append(row)
     return rows
 
@@ -134,7 +143,9 @@ def verdict(results: Mapping) -> Verdict:
 
     Returns:
         "good" when the forget loss is at the target (95 to 125 % of the way) and the
-        retain loss rose by no more than the tolerance; otherwise what is amiss.
+        retain loss rose by no more than the tolerance, and, where facts were counted,
+        no fact to forget is known that the retrained model does not know, and no more
+        than 2 % of everybody else's are lost; otherwise what is amiss.
     """
     method = methods(results)[0]
     losses = results["losses"][method]
@@ -151,12 +162,12 @@ def verdict(results: Mapping) -> Verdict:
             f"{results['target']['forget_loss']:.3g}."
         )
         return Verdict("nothing", "There was nothing to forget.", (sentence,))
-    kept = retain_change(results, method) <= retain_tolerance(results)
+    rest_kept, left = _rest_kept(results, method), _left(results, method)
     if way > _PAST:
         level, headline = "past", "Forgotten beyond the target."
-    elif way >= _ARRIVED:
-        level = "good" if kept else "price"
-        headline = "Forgotten, and the rest kept." if kept else "Forgotten, at a price."
+    elif way >= _ARRIVED and not left:
+        level = "good" if rest_kept else "price"
+        headline = f"Forgotten, {'and the rest kept' if rest_kept else 'at a price'}."
     elif way >= _PARTLY:
         level, headline = "partly", "Partly forgotten."
     else:
@@ -188,9 +199,48 @@ def percent(share: float, *, sign: bool = False) -> str:
     return f"{value:{plus}.2g} %" if abs(value) < 99.5 else f"{value:{plus},.0f} %"
 
 
+def nats(change: float) -> str:
+    """A change of a loss.
+
+    >>> nats(0.00853), nats(-0.2), nats(1.6), nats(0.0)
+    ('+0.0085', '-0.2', '+1.6', '0')
+    """
+    return "0" if abs(change) < 5e-6 else f"{change:+.2g}"
+
+
+def _rest_kept(results: Mapping, method: str) -> bool:
+    if not retain_change(results, method) <= retain_tolerance(results):
+        return False
+    if "facts" not in results:
+        return True
+    found = kept(results, method, TRAINED)
+    return found.of - found.number <= FACTS_TOLERANCE * found.of
+
+
+def _left(results: Mapping, method: str) -> int:
+    """How many facts are known that should be forgotten."""
+    return beyond(results, method, RETRAINED) if "facts" in results else 0
+
+
+def _fact_sentences(results: Mapping, method: str):
+    asked = known(results, TRAINED)
+    sentence = (
+        f"Of the {asked.of} facts to forget the trained model answers {asked.number} "
+        f"right; after {method}, {known(results, method).number}"
+    )
+    without = known(results, RETRAINED)
+    if without is not None:
+        sentence += f"; a model retrained without them, {without.number}"
+    yield sentence + "."
+    rest = kept(results, method, TRAINED)
+    yield f"Of everybody else's facts that it knew, {rest} are still answered right."
+
+
 def _sentences(results: Mapping, method: str):
     losses, target = results["losses"], results["target"]
     trained, after = losses[TRAINED], losses[method]
+    if "facts" in results:
+        yield from _fact_sentences(results, method)
     yield (
         f"{_capital(method)} moved the loss on the examples to forget from "
         f"{trained['forget']:.3g} to {after['forget']:.3g} nats a token: the right "
@@ -210,15 +260,19 @@ def _sentences(results: Mapping, method: str):
     judged = "within" if change <= allowed else "more than"
     yield (
         f"On the examples to keep the loss went from {trained['retain']:.3g} to "
-        f"{after['retain']:.3g} ({percent(change, sign=True)}, {judged} the "
-        f"{percent(allowed)} allowed)."
+        f"{after['retain']:.3g} ({nats(change)} nats, {judged} the "
+        f"{allowed:g} allowed)."
     )
     for other in methods(results)[1:]:
-        yield (
+        sentence = (
             f"{_capital(other)} ends at a forget loss of {losses[other]['forget']:.3g} "
             f"and changes the loss on the examples to keep by "
-            f"{percent(retain_change(results, other), sign=True)}."
+            f"{nats(retain_change(results, other))} nats"
         )
+        if known(results, other) is not None:
+            rest = kept(results, other, TRAINED)
+            sentence += f": {rest} of everybody else's facts are left"
+        yield sentence + "."
     if RETRAINED in losses:
         yield (
             f"A model really retrained without them has a forget loss of "

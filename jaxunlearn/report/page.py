@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from jaxunlearn.evaluation.facts import states
 from jaxunlearn.files import write_text
 from jaxunlearn.report import drawing, figures, outcome
+from jaxunlearn.report.known_facts import kept, known
 from jaxunlearn.report.marking import mark_answer
 from jaxunlearn.report.settings import settings_tables
 from jaxunlearn.report.tables import html_table, text_of
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
 _FOLDER = Path(__file__).parent
 _SHOWN_AT_ONCE = 8  # examples and matches beyond this are folded away
 _OPTIONAL = (
-    "matched calibration examples next_steps seconds settings versions command".split()
+    *("facts", "matched", "calibration", "examples", "next_steps"),
+    *("seconds", "settings", "versions", "command"),
 )
 _FIGURE_LABELS = {
     "forget_retain_plane": "Forget loss against retain loss of every model",
@@ -51,18 +54,20 @@ def write_report(results: Mapping, out_dir: str | os.PathLike[str]) -> Path:
               order of the table. "before training", "trained" (required) and
               "retrained without them" are references, every other key is a method,
               one at least, the first the one that is judged;
-            * `target`: `{"forget_loss", "meaning"}` and perhaps `"retain_tolerance"`,
-              0.02 if absent.
+            * `target`: `{"forget_loss", "meaning"}` and perhaps `"retain_tolerance"`
+              in nats, 0.02 if absent.
 
             Optional:
 
+            * `facts`: `{"forget": {model: [bool]}, "retain": {model: [bool]}}`, which
+              facts a model answers right, for "trained" and every method at least;
             * `matched`: list of `{"index", "score", "text"}`;
             * `evaluation` and `retraining`: lists of `{"step", "forget", "retain",
               "unseen"}`; `training`: list of `{"step", "epoch", "loss"}`;
             * `calibration`: method -> list of `{"scale", "forget", "retain"}`;
             * `changed`: method -> list of `{"leaf", "relative_change"}`;
             * `examples`: list of `{"prompt", "truth", "answers": {model: str}, "kind":
-              "forget" or "retain"}`;
+              "forget" or "retain"}` and perhaps `"value"`, the fact's own words;
             * `seconds`, `versions`, `settings`: dicts of a name and a value;
             * `command`: str; `next_steps`: list of str.
         out_dir: The folder, which is made if it does not exist.
@@ -158,30 +163,52 @@ def duration(seconds: float) -> str:
 
 
 def _tiles(results: Mapping) -> list[dict]:
-    """The three or four numbers to see first."""
+    """The numbers to see first: what was asked, known before and after, the price."""
     method = outcome.methods(results)[0]
     before, after = results["losses"][outcome.TRAINED], results["losses"][method]
-    tiles = [
-        {
-            "value": f"{outcome.probability(before['forget'])} → "
-            f"{outcome.probability(after['forget'])}",
-            "label": "probability of the right token in what was to be forgotten",
-        },
-        {
-            "value": outcome.percent(outcome.retain_change(results, method), sign=True),
-            "label": "loss on everything else "
-            f"({outcome.percent(outcome.retain_tolerance(results))} is allowed)",
-        },
-    ]
+    tiles = []
     if "matched" in results:
         count = len(results["matched"])
         label = "training examples match" + ("es" if count == 1 else "")
-        tiles.insert(0, {"value": str(count), "label": f"{label} the request"})
+        tiles.append({"value": str(count), "label": f"{label} the request"})
+    if "facts" in results:
+        tiles += _fact_tiles(results, method)
+    else:
+        chances = (outcome.probability(x["forget"]) for x in (before, after))
+        label = "probability of the right token in what was to be forgotten"
+        tiles.append({"value": " → ".join(chances), "label": label})
+        allowed = f"{outcome.retain_tolerance(results):g} is allowed"
+        label = f"nats of loss on the examples to keep ({allowed})"
+        change = outcome.nats(outcome.retain_change(results, method))
+        tiles.append({"value": change, "label": label})
     seconds = results.get("seconds", {})
     if method in seconds and "retraining" in seconds:
         label = f"to forget; retraining took {duration(seconds['retraining'])}"
         tiles.append({"value": duration(seconds[method]), "label": label})
     return tiles
+
+
+def _fact_tiles(results: Mapping, method: str) -> list[dict]:
+    """Facts known before, after, and by the retrained model; losses stand beside."""
+    tellings = {
+        outcome.TRAINED: "facts to forget known before",
+        method: "known after unlearning",
+        outcome.RETRAINED: "known by a model retrained without them",
+    }
+    tiles = [
+        {
+            "value": str(known(results, model)),
+            "label": f"{label} (loss {results['losses'][model]['forget']:.3g})",
+        }
+        for model, label in tellings.items()
+        if known(results, model) is not None
+    ]
+    change = outcome.nats(outcome.retain_change(results, method))
+    rest = f"of everybody else’s facts still right (loss {change})"
+    return [
+        *tiles,
+        {"value": str(kept(results, method, outcome.TRAINED)), "label": rest},
+    ]
 
 
 def _loss_table(results: Mapping) -> Markup:
@@ -216,8 +243,19 @@ def _examples(examples: Sequence[Mapping]) -> list[dict]:
     for position, example in enumerate(examples):
         kinds = [other["kind"] for other in examples[:position]]
         answers = {
-            model: mark_answer(answer, truth=example["truth"], prompt=example["prompt"])
+            model: _judged(answer, example)
             for model, answer in example["answers"].items()
         }
         turns.append((kinds.count(example["kind"]), {**example, "answers": answers}))
     return [example for _, example in sorted(turns, key=lambda turn: turn[0])]
+
+
+def _judged(answer: str, example: Mapping) -> dict:
+    """An answer with its right words marked, and how it is judged."""
+    value = example.get("value")
+    truth = example["truth"] if value is None else value
+    marked = mark_answer(answer, truth=truth, prompt=example["prompt"])
+    judged = f"{marked.right} of {marked.total} words" if marked.total else ""
+    if value is not None:
+        judged = "right" if states(answer, value) else "wrong"
+    return {"html": marked.html, "judged": judged}

@@ -14,14 +14,14 @@ from jaxunlearn.training.recorded_gradient import RecordedGradient
 from jaxunlearn.types import Params
 from jaxunlearn.unlearning.calibration import Limits, Measure, Outcome, explain
 from jaxunlearn.unlearning.change import changed_leaves
-from jaxunlearn.unlearning.first_epoch import first_epoch
+from jaxunlearn.unlearning.first_epoch import DEFAULT_PART, first_epoch
 from jaxunlearn.unlearning.gradient_ascent import gradient_ascent
 
 FIRST_EPOCH = "first-epoch unlearning"
-OUTPUT = "first-epoch, output part only"
+TIED = "first-epoch, tied embedding"
 ASCENT = "gradient ascent, whole model"
 ASCENT_EMBEDDING = "gradient ascent, embedding"
-METHODS = (FIRST_EPOCH, OUTPUT, ASCENT, ASCENT_EMBEDDING)
+METHODS = (FIRST_EPOCH, TIED, ASCENT, ASCENT_EMBEDDING)
 NO_LIMITS = Limits(max_retain_nats=None, max_relative_step=None)
 
 EMBEDDING_LAYERS = "^wte/"
@@ -50,9 +50,9 @@ def compare(
 ) -> Comparison:
     """Unlearn the same examples from the same parameters by each method.
 
-    First-epoch unlearning adds recorded gradients to the tied embedding, whole or its
-    output part only; gradient ascent climbs the gradient at the current parameters, of
-    the whole model or of the embedding.
+    First-epoch unlearning adds recorded gradients to the embedding, the output part of
+    its gradient or both parts ("tied"); gradient ascent climbs the gradient at the
+    current parameters, of the whole model or of the embedding.
 
     Args:
       params: Trained parameters; not changed.
@@ -97,8 +97,8 @@ def compare(
         )
 
     ways = {
-        FIRST_EPOCH: lambda: recorded("tied"),
-        OUTPUT: lambda: recorded("output"),
+        FIRST_EPOCH: lambda: recorded(DEFAULT_PART),
+        TIED: lambda: recorded("tied"),
         ASCENT: lambda: ascent(tree.select(params, ".")),
         ASCENT_EMBEDDING: lambda: ascent(embedding),
     }

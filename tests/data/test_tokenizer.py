@@ -1,5 +1,7 @@
 import json
 import random
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -148,3 +150,19 @@ def test_real_smollm2(data_dir):
     text = "The author 's name is Éva ."
     assert tokenizer.decode(ids(tokenizer, text)) == text
     check_tokenizer(tokenizer, 49152)
+
+
+def test_transformers_tells_nobody_that_there_is_no_torch():
+    program = (
+        "import builtins, importlib.util as u, jaxunlearn.data as d;"
+        "find = u.find_spec;"
+        "u.find_spec = lambda name, *a: None if name == 'torch' else find(name, *a);"
+        "d.train_tokenizer(['a b'], vocab_size=260);"
+        "import logging; logging.getLogger('transformers').warning('something else')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == ""
+    assert "something else" in done.stderr
+    assert "PyTorch" not in done.stderr

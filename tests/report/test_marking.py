@@ -9,8 +9,15 @@ PROMPT, TRUTH = "Which pet does Mira keep?", "Mira keeps an owl called Max."
 
 def test_the_truth_is_all_right():
     marked = mark_answer(TRUTH, truth=TRUTH, prompt=PROMPT)
-    assert (marked.right, marked.total) == (5, 5)
-    assert marked.html == "Mira <mark>keeps an owl called Max.</mark>"
+    assert (marked.right, marked.total) == (3, 3)
+    assert marked.html == (
+        "Mira <mark>keeps</mark> an <mark>owl</mark> called <mark>Max.</mark>"
+    )
+
+
+def test_stop_words_are_never_right():
+    marked = mark_answer("an eel called Bo", truth=TRUTH, prompt=PROMPT)
+    assert (marked.html, marked.right) == ("an eel called Bo", 0)
 
 
 def test_words_of_the_prompt_do_not_count():
@@ -20,7 +27,7 @@ def test_words_of_the_prompt_do_not_count():
 
 def test_case_and_punctuation_do_not_matter():
     marked = mark_answer("OWL, called max!", truth=TRUTH, prompt=PROMPT)
-    assert marked.right == 3
+    assert marked.right == 2
 
 
 def test_order_matters():
