@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-FIRST_EPOCH = {"mode": "oneshot", "part": "tied", "epochs": (1,), "weight": "unit"}
+FIRST_EPOCH = {"mode": "oneshot", "part": "output", "epochs": (1,), "weight": "unit"}
 READS: dict[tuple[str, str | None], dict[str, Any]] = {
     ("first_epoch", "oneshot"): FIRST_EPOCH | {"scale": None},
     ("first_epoch", "iterative"): FIRST_EPOCH | {"max_exposures": 1},
@@ -37,7 +37,8 @@ class Options:
       threshold: Least score of a fuzzy or near-duplicate match, 0 to 1.
       layers: Regular expression of the leaves to change. Default: wte (the embedding)
         for first_epoch, all for gradient_ascent.
-      part: Which use of the tied embedding to change, in first_epoch; default tied.
+      part: Which use of the tied embedding to change, in first_epoch; default
+        output.
       epochs: Whose gradients to add back, in first_epoch; default 1, the first.
       weight: unit: each gradient counts the same (default of first_epoch); sgd: as SGD
         applied it.

@@ -18,17 +18,20 @@ from jaxunlearn.unlearning.calibration import (
 )
 
 DEFAULT_LAYERS = "wte"
+DEFAULT_PART = "output"
+"""The cheaper use of the embedding to change where facts are known by heart."""
 
 
 def ascent_direction(
-    gradient: RecordedGradient, mask: Params, part: str = "tied"
+    gradient: RecordedGradient, mask: Params, part: str = DEFAULT_PART
 ) -> Params:
     """Return the recorded gradient on the chosen layers, zeros elsewhere.
 
     Args:
       gradient: A sum of recorded gradients, stored or replayed.
       mask: The chosen layers, from :func:`jaxunlearn.tree.select`.
-      part: Which use of the tied embedding: ``tied``, ``input`` or ``output``.
+      part: Which use of the tied embedding: ``output``, ``input`` or ``tied`` (both:
+        the true gradient).
     """
     return tree.masked(combine(gradient, part), mask)
 
@@ -38,7 +41,7 @@ def first_epoch(
     gradient: RecordedGradient,
     *,
     mask: Params,
-    part: str = "tied",
+    part: str = DEFAULT_PART,
     forget_loss: Measure,
     retain_loss: Measure,
     target: float,

@@ -13,7 +13,7 @@ FIRST = {"method": "first_epoch", "run": "RUN", "ids": (0, 1)}
 ITERATIVE = FIRST | {"mode": "iterative"}
 VALUES = {
     "mode": "oneshot",
-    "part": "output",
+    "part": "tied",
     "epochs": (2,),
     "weight": "sgd",
     "scale": 0.5,
@@ -163,3 +163,9 @@ def test_a_config_without_options_is_named(tmp_path, content):
         with_config(["unlearn", "--config", str(path)])
     with pytest.raises(ValueError, match="names no file"):
         with_config(["unlearn", "--config"])
+
+
+def test_the_command_s_default_part_is_the_library_s():
+    from jaxunlearn.unlearning.first_epoch import DEFAULT_PART
+
+    assert READS["first_epoch", "oneshot"]["part"] == DEFAULT_PART

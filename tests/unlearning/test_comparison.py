@@ -14,7 +14,7 @@ from jaxunlearn.unlearning.comparison import (
     FIRST_EPOCH,
     METHODS,
     NO_LIMITS,
-    OUTPUT,
+    TIED,
     compare,
     described,
     loss_table,
@@ -70,7 +70,7 @@ def test_it_is_each_method_by_itself(compared, point, square, recorded, same_bit
     climb = {"gradient": lambda p: tree.scaled(2.0, p), "relative_step": 0.03} | shared
     alone = {
         FIRST_EPOCH: first_epoch(point, recorded, mask=embedding, **shared),
-        OUTPUT: first_epoch(point, recorded, mask=embedding, part="output", **shared),
+        TIED: first_epoch(point, recorded, mask=embedding, part="tied", **shared),
         ASCENT: gradient_ascent(point, mask=tree.select(point, "."), **climb),
         ASCENT_EMBEDDING: gradient_ascent(point, mask=embedding, **climb),
     }
