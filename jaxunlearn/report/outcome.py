@@ -223,10 +223,12 @@ def _left(results: Mapping, method: str) -> int:
 
 
 def _fact_sentences(results: Mapping, method: str):
-    asked = known(results, TRAINED)
+    asked, left = known(results, TRAINED), known(results, method)
+    if asked is None or left is None:
+        return
     sentence = (
         f"Of the {asked.of} facts to forget the trained model answers {asked.number} "
-        f"right; after {method}, {known(results, method).number}"
+        f"right; after {method}, {left.number}"
     )
     without = known(results, RETRAINED)
     if without is not None:
