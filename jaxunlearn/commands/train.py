@@ -1,11 +1,12 @@
 """``jaxunlearn train``: train a GPT-2 so that examples can be taken out again."""
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxunlearn.commands.arguments import TrainingRecords
-from jaxunlearn.commands.console import console, progress_bar
+from jaxunlearn.commands.console import console, progress_bar, say
 from jaxunlearn.commands.train_track import (
     save_tracked,
     tracked_methods,
@@ -160,7 +161,7 @@ def train(
             console.print(recording_note(run))
         if tracker is not None and followed is not None:
             console.print(save_tracked(run, tracker, followed), soft_wrap=True)
-    console.print(f"Model: {out / 'model'}\nUnlearn: {next_command(out)}")
+    say(f"Model: {out / 'model'}\nUnlearn: {next_command(out)}")
     return 0
 
 
@@ -285,7 +286,8 @@ def wider_than_stored(recipe: "Recipe", params) -> str | None:
 
 def next_command(out: Path) -> str:
     """Return the command that unlearns from a run."""
+    run, model = (shlex.quote(str(path)) for path in (out, out / "model"))
     return (
-        f"jaxunlearn unlearn --method first_epoch --run {out} --model {out / 'model'} "
+        f"jaxunlearn unlearn --method first_epoch --run {run} --model {model} "
         f"--request 'everything about NAME' --retain FILE --out DIR"
     )

@@ -21,6 +21,7 @@ from jaxunlearn.commands.unlearn_result import (
     keep_texts,
     refusal_of,
     secrets,
+    telling,
     write_result,
 )
 from jaxunlearn.data import pad_token_id
@@ -158,6 +159,7 @@ def save(
             removal.model, params, folder, removal.tokenizer, source=source
         ),
         forbidden=secrets(options, removal),
+        names=telling(options, removal),
         overwrite=options.overwrite,
     )
     if dropped:

@@ -218,8 +218,14 @@ def says(path: Path, forbidden: set[str]) -> bool:
     )
 
 
-def drop_leaks(folder: Path, forbidden: set[str]) -> list[str]:
+def drop_leaks(folder: Path, forbidden: set[str], names: set[str]) -> list[str]:
     """Delete the files that came along with the model and say what is forgotten.
+
+    Args:
+      folder: The folder, in which nothing of ours stands yet but the model.
+      forbidden: Plain phrases that no file may hold.
+      names: Words that say who or what is forgotten: no file that can be done without
+        may hold one, in its text or in its own name.
 
     Returns:
       Their names.
@@ -234,9 +240,11 @@ def drop_leaks(folder: Path, forbidden: set[str]) -> list[str]:
         phrases = forbidden
         if name.startswith(TOKENIZER):  # holds single words of what it was trained on
             phrases = {phrase for phrase in forbidden if " " in phrase}
-        if not says(folder / name, phrases):
+        needed = name.startswith(CONFIGURATION + TOKENIZER)
+        named = not needed and (tells(name, names) or says(folder / name, names))
+        if not named and not says(folder / name, phrases):
             continue
-        if name.startswith(CONFIGURATION + TOKENIZER):
+        if needed:
             warnings.warn(
                 f"{name} holds words of what was to be forgotten, as it came with the "
                 f"model: look at it before the folder is given to others",
@@ -256,6 +264,7 @@ def write_result(
     save: Callable[[Path], None],
     *,
     forbidden: set[str],
+    names: set[str],
     overwrite: bool,
 ) -> list[str]:
     """Write the folder: model, tokenizer, unlearning.json, README.md, checksums.json.
@@ -268,7 +277,7 @@ def write_result(
     """
     with replaced_folder(out) as fresh:
         save(fresh)
-        dropped = drop_leaks(fresh, forbidden)
+        dropped = drop_leaks(fresh, forbidden, names)
         write_json(fresh / RESULT, told)
         # Before the card, which its owner may edit.
         write_checksums(fresh, file_names(fresh))

@@ -90,9 +90,19 @@ def test_files_that_a_model_needs_stay_and_are_told(tmp_path):
     (tmp_path / "tokenizer.json").write_text('{"mara": 7}')  # a word, as all have
     (tmp_path / "other.json").write_text('{"mara": 7}')
     with pytest.warns(LeakWarning, match=r"config\.json"):
-        dropped = drop_leaks(tmp_path, {"mara", "who is mara"})
+        dropped = drop_leaks(tmp_path, {"mara", "who is mara"}, set())
     assert dropped == ["other.json"]
     assert (tmp_path / "config.json").exists()
+
+
+def test_files_that_name_the_person_do_not_come_along(tmp_path):
+    kept = ("generation_config.json", "licence.txt")
+    for name in (*kept, "MaraV_notes.txt", "notes.txt"):
+        (tmp_path / name).write_text("{}")
+    (tmp_path / "notes.txt").write_text("about M\u00e1ra: a kiln")
+    names = {"mara"}
+    assert drop_leaks(tmp_path, set(), names) == ["MaraV_notes.txt", "notes.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
 
 
 KILLED = """
@@ -110,7 +120,7 @@ def save(folder, value):
 def write(value):
     write_result(
         place / "out", {"value": value}, f"{value}\\n", lambda f: save(f, value),
-        forbidden=set(), overwrite=True,
+        forbidden=set(), names=set(), overwrite=True,
     )
 
 def child(value, after):
