@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ),
             registry=REGISTRY,
         )
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, NotImplementedError) as error:
         sys.exit(fail(error, option_names(functions[asked]) if asked else {}))
     except KeyboardInterrupt:
         print("\njaxunlearn: interrupted", file=sys.stderr)

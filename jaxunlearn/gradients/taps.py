@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax.errors import FlaxError
 
 from jaxunlearn import tree
-from jaxunlearn.gradients.linen_layers import LAYERS, Reading, attend
+from jaxunlearn.gradients.linen_layers import LAYERS, Reading, attend, normalisation
 from jaxunlearn.gradients.microbatches import example_count
 from jaxunlearn.models.cross_entropy import OutputHead
 from jaxunlearn.types import Batch, Params, PerExampleLoss
@@ -128,7 +128,8 @@ def listen(
         copy = len(first) == 1 != size and copied(site)
         if copy:
             first = jnp.broadcast_to(first, (size, *first.shape[1:]))
-        if len(first) != size:
+        further = bool(rest or kwargs) and read is not normalisation
+        if len(first) != size or further:
             return next_fun(*args, **kwargs)
         reading = read(module, first, *rest, **kwargs)
         if reading is None:

@@ -330,6 +330,8 @@ def test_tied_gpt2_has_its_parts():
         ({"methods": ("nothing",)}, "one of"),
         ({"methods": ("cg", "influence_cg")}, "twice"),
         ({"options": {"dampening": 1.0}}, "dampening unknown"),
+        ({"options": {"rank": 3}}, "rank does not go with methods="),
+        ({"options": {"damping": -1.0}}, "damping=-1.0"),
         ({"layers": "nowhere"}, "matches no parameter"),
         ({"train": {"x": np.zeros((0, 2))}}, "train is empty"),
         ({"query": {**QUERY, "index": np.full(QUERIES, -1)}}, "padding only"),
