@@ -227,7 +227,7 @@ def test_a_file_that_is_no_scores(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file"):
         influence.load_scores(tmp_path / "none.npz")
     (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04 cut off")
-    with pytest.raises(ValueError, match="no file of influence scores"):
+    with pytest.raises(ValueError, match=r"cut\.npz is damaged .*score again"):
         influence.load_scores(tmp_path / "cut.npz")
     with pytest.raises(ValueError, match=r"\.npz"):
         influence.save_scores(tmp_path / "scores.json", scored("gradient_dot"))
