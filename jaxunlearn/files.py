@@ -112,11 +112,13 @@ def read_arrays(path: Path | str, *, remedy: str) -> dict[str, np.ndarray]:
       FileNotFoundError: There is no such file.
       ValueError: The file is damaged.
     """
+    with open(path, "rb") as file:
+        start = file.read(4)
+    if start != b"PK\x03\x04":  # what every .npz begins with
+        raise ValueError(f"{path} is damaged, or no .npz file: {remedy}")
     try:
         with open(path, "rb") as file, np.load(file) as archive:
             return dict(archive)
-    except FileNotFoundError:
-        raise
     except Exception as error:  # numpy and zipfile raise many kinds
         raise ValueError(
             f"{path} is damaged ({type(error).__name__}: {error}): {remedy}"
