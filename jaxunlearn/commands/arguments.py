@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-import math
 import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -161,14 +160,17 @@ def listed(values: Sequence[str]) -> list[str]:
     return [part for part in parts if part]
 
 
+MOST = 2**31 - 1
+"""No count of ours is larger: such a number was not meant."""
+
+
 def check_number(
     name: str, value: float | None, low: float, high: float | None = None
 ) -> None:
-    """Refuse a number out of its range, and none; an option not given is in it."""
-    if value is None:
-        return
-    if not (math.isfinite(value) and low <= value and (high is None or value <= high)):
-        upto = "" if high is None else f" and at most {high:,}"
+    """Refuse a number out of its range; an option that was not given is in it."""
+    high = MOST if high is None else high
+    if value is not None and not low <= value <= high:  # nor is NaN
+        upto = "" if high == MOST and value < low else f" and at most {high:,}"
         raise ValueError(f"--{name.replace('_', '-')} {value}: at least {low}{upto}")
 
 

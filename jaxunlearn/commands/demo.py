@@ -9,11 +9,15 @@ same forget loss, and against a model really retrained without that person.
 import shutil
 from pathlib import Path
 
+from jaxunlearn.commands.arguments import check_number
 from jaxunlearn.commands.console import console
 from jaxunlearn.commands.demo_results import collect, tell_results, write_records
 from jaxunlearn.commands.demo_story import World, make_world, remove, tell
 from jaxunlearn.files import LOCK, locked, read_json, write_json
 from jaxunlearn.report import write_report
+
+MOST_PEOPLE = 40_000
+"""Public or private: one world has 100,000 people, and some are seen by no model."""
 
 MARKER = ".jaxunlearn-demo"
 MADE = (
@@ -45,11 +49,10 @@ def demo(
       private_people: People taught in fine-tuning; the first one is forgotten.
       facts: Facts a person, 3 to 12.
     """
-    if private_people < 2 or public_people < 2:
-        raise ValueError(
-            f"public_people={public_people}, private_people={private_people}: at "
-            f"least 2 of each, so that somebody is kept"
-        )
+    check_number("facts", facts, 3, 12)
+    check_number("seed", seed, 0, 2**32 - 1)
+    for name, people in (("private", private_people), ("public", public_people)):
+        check_number(f"{name}_people", people, 2, MOST_PEOPLE)
     settings = {
         "seed": seed,
         "public_people": public_people,

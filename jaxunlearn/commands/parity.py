@@ -72,6 +72,7 @@ def parity(
       ImportError: torch is not installed.
       ValueError: The checkpoint, ``batch_size`` or ``length`` cannot be used.
     """
+    from jaxunlearn.commands.arguments import MOST, check_number
     from jaxunlearn.commands.console import console
     from jaxunlearn.commands.torch_reference import torch_quantities
     from jaxunlearn.files import write_json
@@ -87,8 +88,9 @@ def parity(
     directory = local_directory(model)
     gpt2, params = load_pretrained(directory, dtype="float32")
     config = gpt2.config
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}: must be at least 1")
+    if not 1 <= batch_size <= MOST:
+        raise ValueError(f"batch_size={batch_size}: must be at least 1, at most {MOST}")
+    check_number("seed", seed, 0, 2**32 - 1)
     if not 8 <= length <= config.n_positions:
         raise ValueError(
             f"length={length}: must be from 8 to n_positions={config.n_positions}"

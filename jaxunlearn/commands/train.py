@@ -2,11 +2,13 @@
 
 import dataclasses
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jaxunlearn.commands.arguments import TrainingRecords
 from jaxunlearn.commands.console import console, progress_bar, say
+from jaxunlearn.commands.lengths import check_max_length
 from jaxunlearn.commands.train_track import (
     save_tracked,
     tracked_methods,
@@ -27,7 +29,10 @@ from jaxunlearn.report import console_table
 if TYPE_CHECKING:
     from jaxunlearn.influence.tracking import Tracker
     from jaxunlearn.models import GPT2
-    from jaxunlearn.training import Recipe, Run
+    from jaxunlearn.training import Recipe, Recording, Run
+
+FOLLOWED = ("gradient_dot", "act_act")
+"""The scores that ``--track`` follows where none are named."""
 
 
 def train(
@@ -39,23 +44,23 @@ def train(
     epochs: int = 5,
     batch_size: int = 16,
     learning_rate: float = 5e-5,
-    optimizer: str = "adamw",
+    optimizer: Literal["adamw", "adam", "sgd", "momentum"] = "adamw",
     weight_decay: float = 0.0,
-    schedule: str = "linear",
+    schedule: Literal["constant", "linear", "cosine"] = "linear",
     warmup_steps: int = 0,
     clip_norm: float | None = None,
-    reduction: str = "token",
+    reduction: Literal["token", "example"] = "token",
     microbatch_size: int | None = None,
     dropout: float | None = None,
     max_length: int | None = None,
     seed: int = 0,
     record: str | None = None,
-    record_epochs: tuple[int, ...] = (1,),
-    record_dtype: str = "float32",
-    head_entries: int = 64,
+    record_epochs: tuple[int, ...] | None = None,
+    record_dtype: Literal["float32", "bfloat16"] | None = None,
+    head_entries: int | None = None,
     evaluate: str | None = None,
     track: str | None = None,
-    track_methods: tuple[str, ...] = ("gradient_dot", "act_act"),
+    track_methods: tuple[str, ...] | None = None,
 ) -> int:
     """Train or fine-tune a GPT-2 into a run directory that can be unlearned from.
 
@@ -73,9 +78,9 @@ def train(
       epochs: Passes over the data.
       batch_size: Examples a step.
       learning_rate: Peak learning rate.
-      optimizer: adamw, adam, sgd or momentum.
+      optimizer: What turns gradients into steps.
       weight_decay: Decoupled decay, for adamw.
-      schedule: constant, linear or cosine.
+      schedule: How the learning rate goes down.
       warmup_steps: Steps of linear warm-up.
       clip_norm: Clip the global gradient norm.
       reduction: token: every labelled token of a batch counts the same; example:
@@ -86,26 +91,33 @@ def train(
       seed: Of data order, dropout and fresh weights.
       record: Also store each example's gradient on the layers that this regular
         expression names, such as wte. Not needed to unlearn: runs are replayed.
-      record_epochs: Epochs to store.
-      record_dtype: float32 or bfloat16.
-      head_entries: Largest entries a token kept of the output head's gradient.
+      record_epochs: Epochs to store; by default the first.
+      record_dtype: Of what is stored; by default float32.
+      head_entries: Largest entries a token kept of the output head's gradient; by
+        default 64.
       evaluate: Records whose mean loss is measured after each epoch.
       track: Records, such as those that may have to be forgotten one day, whose
         influence is followed: before training and after each epoch their scores with
         every training example, their losses and the norms of their gradients layer
         by layer, into OUT/influence_track.npz. Holds as many gradients in memory as
         there are such records: name few.
-      track_methods: Scores to follow. The two by default cost an
-        evaluation about as much as an epoch of training; hvp and the inverse
+      track_methods: Scores to follow; by default gradient_dot and act_act, which
+        cost an evaluation about as much as an epoch of training; hvp and the inverse
         curvatures cost many times that.
     """
     from jaxunlearn import training
     from jaxunlearn.models import save_pretrained
 
+    if dropout is not None and not 0 <= dropout < 1:
+        raise ValueError(f"--dropout {dropout}: must be at least 0 and below 1")
+    check_max_length(max_length, [model])
+    recording = recording_of(record, record_epochs, record_dtype, head_entries)
+    if track is None and track_methods is not None:
+        raise ValueError("--track-methods needs --track FILE, the records to follow")
     records = read_records(data)
     held_out = None if evaluate is None else read_records(evaluate)
     followed = None if track is None else read_records(track)
-    methods = () if track is None else tracked_methods(track_methods)
+    methods = () if track is None else tracked_methods(track_methods or FOLLOWED)
     recipe = training.Recipe(
         epochs=epochs,
         batch_size=batch_size,
@@ -119,14 +131,6 @@ def train(
         microbatch_size=microbatch_size,
         seed=seed,
     )
-    recording = None
-    if record is not None:
-        recording = training.Recording(
-            layers=record,
-            epochs=record_epochs,
-            dtype=record_dtype,
-            head_entries=head_entries,
-        )
     network, params, words = starting_point(model, tokenizer, records, dropout, seed)
     length = max_length or network.config.n_positions
     for given in (held_out, followed):  # before anything is written
@@ -163,6 +167,34 @@ def train(
             console.print(save_tracked(run, tracker, followed), soft_wrap=True)
     say(f"Model: {out / 'model'}\nUnlearn: {next_command(out)}")
     return 0
+
+
+def recording_of(
+    layers: str | None,
+    epochs: Sequence[int] | None,
+    dtype: str | None,
+    head_entries: int | None,
+) -> "Recording | None":
+    """Return what is to be recorded, None without ``--record``.
+
+    Raises:
+      ValueError: It cannot be recorded, or is described without being asked for.
+    """
+    from jaxunlearn.training import Recording
+
+    given = {
+        "record_epochs": epochs,
+        "record_dtype": dtype,
+        "head_entries": head_entries,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if layers is None:
+        if given:
+            options = " and ".join(f"--{n.replace('_', '-')}" for n in given)
+            raise ValueError(f"{options} needs --record REGEX, the layers to record")
+        return None
+    settings = {name.removeprefix("record_"): value for name, value in given.items()}
+    return Recording(layers=layers, **settings)
 
 
 def starting_point(

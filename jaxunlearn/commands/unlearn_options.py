@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
+from jaxunlearn.commands.arguments import MOST
+
 FIRST_EPOCH = {"mode": "oneshot", "part": "output", "epochs": (1,), "weight": "unit"}
 READS: dict[tuple[str, str | None], dict[str, Any]] = {
     ("first_epoch", "oneshot"): FIRST_EPOCH | {"scale": None},
@@ -203,15 +205,16 @@ def check_numbers(options: Options) -> None:
     """Refuse numbers that are out of range."""
     for name in ("batch_size", "retain_size", "max_steps", "max_exposures"):
         value = getattr(options, name)
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value}: must be at least 1")
+        if value is not None and not 1 <= value <= MOST:
+            raise ValueError(f"{name}={value}: must be at least 1, at most {MOST:,}")
     for name in ("scale", "learning_rate"):
         value = getattr(options, name)
         if value is not None and not 0 < value < math.inf:
             raise ValueError(f"{name}={value}: must be a finite number above 0")
-    if not 0 <= options.max_relative_step:
+    if not 0 <= options.max_relative_step < math.inf:
         raise ValueError(
-            f"max_relative_step={options.max_relative_step}: must be at least 0"
+            f"max_relative_step={options.max_relative_step}: must be a finite number "
+            f"of at least 0"
         )
     for name, least in (("ids", 0), ("epochs", 1)):
         values = getattr(options, name) or ()

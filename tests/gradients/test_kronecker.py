@@ -260,9 +260,7 @@ def test_factors_come_back_from_a_file(params, factors, tmp_path):
     with pytest.raises(ValueError, match="other parameters"):
         load_factors(path, tree.scaled(2.0, params))
     path.write_bytes(b"PK nothing")
-    with pytest.raises(
-        ValueError, match=r"is damaged, or no \.npz file: fit"
-    ):
+    with pytest.raises(ValueError, match=r"is damaged, or no \.npz file: fit"):
         load_factors(path, params)
     with pytest.raises(FileNotFoundError):
         load_factors(tmp_path / "none.npz", params)

@@ -133,6 +133,7 @@ def test_scale_1_takes_an_example_out_of_a_step_of_gradient_descent():
         target=float(losses(start)[forget]),
         limits=ANY,
         scale=1.0,
+        part="tied",
     )
     np.testing.assert_allclose(
         outcome.params["wte"]["embedding"],
