@@ -180,6 +180,7 @@ def query(options: Query) -> int:
     from jaxunlearn.report import write_influence_page
 
     check_number("top", options.top, 1)
+    check_number("batch_size", options.batch_size, 1)
     check_number("damping_share", options.damping_share, 0)
     check_output("out", options.out, ".npz")
     check_output("page", options.page, ".html")

@@ -173,7 +173,8 @@ def read_description(directory: Path) -> Index:
     path = directory / DESCRIPTION
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path} does not exist: build an index there first (build_index)"
+            f"{path} does not exist: build an index there first, with build_index or "
+            f"`jaxunlearn index build`"
         )
     return read_sealed(
         path,
