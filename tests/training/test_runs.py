@@ -216,7 +216,7 @@ FIELDS = [
     ({"recipe": None}, "recipe is null, not an object"),
     ({"recipe": {"epochs": "6"}}, 'recipe.epochs is "6", not a whole number'),
     ({"recipe": {"epochs": 6.5}}, "recipe.epochs is 6.5, not a whole number"),
-    ({"recipe": {"epochs": 0}}, "recipe: epochs=0: at least 1"),
+    ({"recipe": {"epochs": 0}}, "recipe: epochs=0: must be a whole"),
     ({"recipe": {"seed": 2**70}}, "recipe: seed=1180591620717411303424"),
     ({"recipe": {"batchsize": 3}}, r"recipe.batchsize is no field \(meant: batch_size"),
     ({"config": {"n_embd": 10**9 + 7}}, "config: n_embd=1000000007"),
