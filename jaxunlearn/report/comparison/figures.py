@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from jaxunlearn.report.comparison.format import is_number
 from jaxunlearn.report.comparison.panels import RETRAINED, look, panels, plain
 from jaxunlearn.report.comparison.plane import stretch_axis
 from jaxunlearn.report.comparison.runs import ComparedRun
@@ -48,7 +47,7 @@ def curve_figure(runs: Sequence[ComparedRun], name: str) -> "Figure":
         for _, _, curve in having
         for row in curve.rows
         for loss, value in row.items()
-        if loss != curve.x and is_number(value)
+        if loss != curve.x and isinstance(value, float | int)  # NaN is drawn as none
     )
     shown = list(losses)[:_MOST_PANELS]
     words = [loss.removesuffix("loss").replace("_", " ").strip() for loss in shown]
