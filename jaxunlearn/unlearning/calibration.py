@@ -55,8 +55,8 @@ def highest_retain_loss(before: float, limits: Limits) -> float:
 
     >>> highest_retain_loss(2.0, Limits(max_retain_increase=0.05))
     2.02
-    >>> highest_retain_loss(0.07, Limits(max_retain_increase=0.5))
-    0.09
+    >>> highest_retain_loss(0.5, Limits(max_retain_increase=0.5))
+    0.52
     """
     share, nats = limits.max_retain_increase, limits.max_retain_nats
     allowed = [] if share is None else [before * (1 + share)]
