@@ -1,6 +1,12 @@
-"""The environment of the tests: on the CPU, offline, nothing cached between runs."""
+"""The environment of the tests: on the CPU, offline, nothing cached between runs.
+
+Within a run compiled programs are kept in a folder of its own: its processes, and the
+commands that they start, compile the same tiny models.
+"""
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,10 +17,28 @@ settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+PROGRAMS = "JAX_COMPILATION_CACHE_DIR"
+OWNER = "JAXUNLEARN_TESTS_PROCESS"
+if OWNER not in os.environ:  # the first process; others inherit its environment
+    os.environ[OWNER] = str(os.getpid())
+    os.environ[PROGRAMS] = tempfile.mkdtemp(prefix="jaxunlearn-tests-")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["MPLBACKEND"] = "Agg"
+
+
+def pytest_collection_finish():
+    """Numbers are compared in float32: no file may turn on more when imported."""
+    import jax
+
+    assert not jax.config.read("jax_enable_x64"), "a collected file sets jax_enable_x64"
+
+
+def pytest_unconfigure():
+    """Delete the programs of this run, in the process that made their folder."""
+    if os.environ.get(OWNER) == str(os.getpid()):
+        shutil.rmtree(os.environ[PROGRAMS], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

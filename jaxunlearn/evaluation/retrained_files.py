@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxunlearn.data import TokenizedData
-from jaxunlearn.files import LOCK
+from jaxunlearn.files import LOCK, sweep
 from jaxunlearn.models.gpt2 import GPT2
 from jaxunlearn.provenance import versions
 from jaxunlearn.sealed import read_sealed, typed, write_sealed
@@ -68,6 +68,8 @@ def tokens_hash(data: TokenizedData) -> str:
 def claim(directory: Path, described: dict, starts: Mapping[str, str]) -> None:
     """Take a directory for retrained models, new or of the same description.
 
+    What a killed process was writing there is deleted.
+
     Args:
       directory: Made if it is not there.
       described: See :func:`describe`.
@@ -103,6 +105,8 @@ def claim(directory: Path, described: dict, starts: Mapping[str, str]) -> None:
             f"directory={str(directory)!r} is not empty and holds no {DESCRIPTION} "
             f"that says which models these are: name another directory"
         )
+    if directory.exists():
+        sweep(directory)
     if not starts.keys() <= known.keys():
         content = {**described, "start_sha256": {**known, **starts}}
         write_sealed(path, {**content, "versions": versions(), "format": FORMAT})
@@ -114,7 +118,7 @@ def finished(directory: Path, seed: int) -> bool:
 
 
 def write(directory: Path, seed: int, params: Params) -> None:
-    """Keep a finished model; Orbax writes to a temporary name and renames it."""
+    """Keep a finished model; it has its name once it is whole."""
     checkpoints.save_params(directory / f"seed-{seed}", params)
 
 

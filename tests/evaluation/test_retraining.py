@@ -16,6 +16,7 @@ from jaxunlearn.evaluation.retraining import (
     group_size,
     retrain,
 )
+from jaxunlearn.files import WRITING
 from jaxunlearn.models import GPT2Config
 from jaxunlearn.training import Recipe, create_run, train
 
@@ -240,7 +241,7 @@ def test_finished_models_are_kept_and_an_interrupted_group_goes_on(
         dict(retrain(run, FORGET, seeds, progress=stop, **options))
     names = {"retraining.json", "seed-3", "seed-1"}
     # A model that was being written when the process died is not taken for one.
-    (tmp_path / "seed-4.orbax-checkpoint-tmp").mkdir()
+    (tmp_path / f"{WRITING}seed-4").mkdir()
     found = dict(retrain(run, FORGET, seeds, progress=told.append, **options))
     first = 4 if checkpoints else 1
     assert [(p.finished, p.seeds, p.step) for p in told] == [
@@ -306,7 +307,7 @@ def test_a_directory_that_does_not_say_what_it_holds_is_refused(run, tmp_path):
     with pytest.raises(ValueError, match=r"retraining.json is damaged"):
         retrain(run, FORGET, [1], directory=tmp_path)
     (tmp_path / "retraining.json").unlink()
-    with pytest.raises(ValueError, match="holds models but no retraining.json"):
+    with pytest.raises(ValueError, match="is not empty and holds no retraining.json"):
         retrain(run, FORGET, [1], directory=tmp_path)
 
 
@@ -347,7 +348,7 @@ def test_a_model_that_diverges_is_named_by_its_seed(run, tmp_path):
 
     models = retrain(run, FORGET, [3, 4, 5], start=start, directory=tmp_path, group=3)
     with pytest.raises(
-        ValueError, match="^seed=4: the loss is nan .* at step 1: lower"
+        ValueError, match="^seed=4: the loss is nan .* at step 1: no weight has moved"
     ):
         next(models)
     assert not list(tmp_path.glob("seed-*"))
@@ -355,7 +356,7 @@ def test_a_model_that_diverges_is_named_by_its_seed(run, tmp_path):
 
 def test_the_group_is_what_fits_in_memory():
     params = {"a": jnp.zeros((5, 7)), "b": jnp.zeros(3, jnp.bfloat16)}
-    size = 4 * 35 + 2 * 3
+    size = 4 * (35 + 3)  # in training all are held in float32
     # Parameters, gradient, optimiser; as much again; the counters are a few bytes.
     for name, trees in (("sgd", 2), ("momentum", 3), ("adam", 4)):
         recipe = Recipe(optimizer=name)

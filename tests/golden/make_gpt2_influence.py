@@ -14,8 +14,6 @@ import numpy as np
 
 from jaxunlearn.gradients.kronecker_projections import kronecker_matrices
 
-jax.config.update("jax_enable_x64", True)
-
 V, T, D, N, H, F, B, Q = 97, 6, 16, 3, 2, 64, 5, 2
 DENSE = {"attn/c_attn": 3 * D, "attn/c_proj": D, "mlp/c_fc": F, "mlp/c_proj": D}
 SHAPES = {
@@ -156,4 +154,6 @@ def main():
 
 
 if __name__ == "__main__":
+    # Here, because collecting doctests imports this file beside the other tests.
+    jax.config.update("jax_enable_x64", True)
     main()
