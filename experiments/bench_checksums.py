@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn.files import write_checksums
-from jaxunlearn.gradients.projections import Block, Projection
-from jaxunlearn.influence.index import open_index
-from jaxunlearn.influence.index_build import build_index
-from jaxunlearn.influence.index_query import top_k
+from jaxunlearn.gradients.projections.projection import Block, Projection
+from jaxunlearn.influence.index.build import build_index
+from jaxunlearn.influence.index.description import open_index
+from jaxunlearn.influence.index.query import top_k
 from jaxunlearn.training import checkpoints
 
 MEGABYTES = 200

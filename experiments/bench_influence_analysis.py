@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxunlearn import gradients
-from jaxunlearn.gradients.projections import Projection
-from jaxunlearn.influence.rows import projected_gradients
+from jaxunlearn.gradients.projections.projection import Projection
+from jaxunlearn.gradients.projections.rows import projected_gradients
 from jaxunlearn.models import GPT2, GPT2Config
-from jaxunlearn.models.huggingface import parameter_shapes
+from jaxunlearn.models.checkpoints.huggingface import parameter_shapes
 from jaxunlearn.types import Batch, Params
 
 LENGTH, SIZE, QUERIES = 512, 8, 4

@@ -17,11 +17,14 @@ from bench_influence_fixture import (
     batches_of,
 )
 
-from jaxunlearn.gradients.projections import Block, Projection
-from jaxunlearn.influence.index_build import build_index
-from jaxunlearn.influence.index_fisher import damped_inverse, projected_fisher
-from jaxunlearn.influence.index_query import all_scores
-from jaxunlearn.influence.rows import gradient_row_layout, projected_gradients
+from jaxunlearn.gradients.projections.projection import Block, Projection
+from jaxunlearn.gradients.projections.rows import (
+    gradient_row_layout,
+    projected_gradients,
+)
+from jaxunlearn.influence.index.build import build_index
+from jaxunlearn.influence.index.fisher import damped_inverse, projected_fisher
+from jaxunlearn.influence.index.query import all_scores
 
 PROJECTION = Projection("kronecker", (16, 16))
 

@@ -21,7 +21,7 @@ from bench_influence_fixture import (
 from bench_influence_index import index_build, index_query
 
 from jaxunlearn import gradients
-from jaxunlearn.gradients.ekfac_scores import ekfac_scores
+from jaxunlearn.gradients.kronecker.query_scores import ekfac_scores
 from jaxunlearn.types import Params
 
 

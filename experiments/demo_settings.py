@@ -22,7 +22,7 @@ from jaxunlearn.commands.console import console
 from jaxunlearn.commands.demo_story import MAX_LENGTH, measures
 from jaxunlearn.data import prompt_and_completion, read_records, subset, tokenize
 from jaxunlearn.evaluation import known_facts
-from jaxunlearn.evaluation.answers import answers
+from jaxunlearn.evaluation.text.answers import answers
 from jaxunlearn.files import read_json
 from jaxunlearn.models import load_pretrained
 from jaxunlearn.report import console_table

@@ -35,8 +35,8 @@ from influence_task import SIZES, Task, make_task
 
 from jaxunlearn.commands.console import console, progress_bar
 from jaxunlearn.files import write_json
-from jaxunlearn.influence.subset_training import random_subsets, train_subsets
-from jaxunlearn.influence.validation import (
+from jaxunlearn.influence.truth.subset_training import random_subsets, train_subsets
+from jaxunlearn.influence.truth.validation import (
     leave_one_out,
     linear_datamodelling_score,
     rank_correlation,
@@ -44,7 +44,7 @@ from jaxunlearn.influence.validation import (
 )
 from jaxunlearn.provenance import versions
 from jaxunlearn.report import console_table
-from jaxunlearn.report.drawing import BLUE, INK, blank
+from jaxunlearn.report.kit.drawing import BLUE, INK, blank
 
 TRAK_RUNS = 4
 FRACTION = 0.5

@@ -9,9 +9,9 @@ import numpy as np
 from influence_task import Task
 
 from jaxunlearn import influence
-from jaxunlearn.gradients.projections import Projection
+from jaxunlearn.gradients.projections.projection import Projection
 from jaxunlearn.influence import Checkpoint, TrainingRun
-from jaxunlearn.influence.lexical import bm25
+from jaxunlearn.influence.methods.lexical import bm25
 from jaxunlearn.influence.options import used_by
 from jaxunlearn.tree import norm, subtract
 from jaxunlearn.types import Batch

@@ -26,15 +26,15 @@ from jaxunlearn.data import (
     tokenize,
     train_tokenizer,
 )
-from jaxunlearn.data.synthetic import world
-from jaxunlearn.influence.weighted_training import (
+from jaxunlearn.data.synthetic.world import world
+from jaxunlearn.models import GPT2, GPT2Config
+from jaxunlearn.training.weighted import (
     RunState,
     initial_state,
     make_weighted_run,
     make_weighted_step,
     take_batch,
 )
-from jaxunlearn.models import GPT2, GPT2Config
 from jaxunlearn.types import Batch, Params
 
 AUTHOR = 20  # questions an author of TOFU

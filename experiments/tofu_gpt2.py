@@ -73,7 +73,7 @@ from jaxunlearn.files import write_json
 from jaxunlearn.models import GPT2, load_pretrained, save_pretrained
 from jaxunlearn.provenance import versions
 from jaxunlearn.report import console_table, loss_rows, verdict, write_report
-from jaxunlearn.report.outcome import BEFORE, RETRAINED, TRAINED
+from jaxunlearn.report.run.outcome import BEFORE, RETRAINED, TRAINED
 from jaxunlearn.training import (
     Recipe,
     Recording,

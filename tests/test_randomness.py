@@ -8,7 +8,7 @@ import pytest
 from jaxunlearn import tree
 from jaxunlearn.gradients.fisher import sampled_labels
 from jaxunlearn.gradients.hutchinson import hutchinson_trace
-from jaxunlearn.gradients.projections import Projection, project
+from jaxunlearn.gradients.projections.projection import Projection, project
 from jaxunlearn.gradients.solvers.eigenpairs import nystroem_eigenpairs
 from jaxunlearn.models import GPT2, GPT2Config, generate
 from jaxunlearn.randomness import pinned, random_key

@@ -69,7 +69,7 @@ from experiments.paper.panels import labelled, panels, with_intervals
 from experiments.paper.points import point
 from experiments.paper.settings import each_setting, summarised
 from jaxunlearn import tree
-from jaxunlearn.influence.weighted_training import take_batch
+from jaxunlearn.training.weighted import take_batch
 from jaxunlearn.types import Params
 
 CLAIM = "calibration"
@@ -209,7 +209,7 @@ MARKERS = ("o", "s", "D", "^", "v")
 
 def drawn(found: Mapping[str, Any]):
     """Draw the losses and what is relearned along the scale, a row a setting."""
-    from jaxunlearn.report.drawing import INK, PAPER, key, legend
+    from jaxunlearn.report.kit.drawing import INK, PAPER, key, legend
 
     figure, grid = panels(len(found), 2)
     for (losses, known), (name, setting) in zip(grid, found.items(), strict=True):

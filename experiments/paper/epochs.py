@@ -166,7 +166,7 @@ MARKERS = {"embedding": "o", "all parameters": "s"}
 
 def drawn(found: Mapping[str, Any]):
     """Draw prices by epoch, and the literal undo, a row a setting."""
-    from jaxunlearn.report.drawing import INK, key, legend
+    from jaxunlearn.report.kit.drawing import INK, key, legend
 
     figure, grid = panels(len(found), 2)
     for (price, literal), (name, setting) in zip(grid, found.items(), strict=True):

@@ -5,7 +5,7 @@ from typing import Any
 
 from experiments.paper.fuzzy_verdict import ASCENT, EXACT, ITERATIVE, LOOSEST
 from experiments.paper.panels import labelled, panels
-from jaxunlearn.report.drawing import BLUE, INK, PAPER, key
+from jaxunlearn.report.kit.drawing import BLUE, INK, PAPER, key
 
 # What is drawn as a curve, and its look.
 CURVES = {

@@ -10,9 +10,9 @@ import numpy as np
 from experiments.paper.laboratory import Lab, one_step
 from experiments.paper.matched import Key
 from jaxunlearn import tree
-from jaxunlearn.influence.weighted_training import take_batch
 from jaxunlearn.training import Recipe
 from jaxunlearn.training.recipe import initial_state, optimizer
+from jaxunlearn.training.weighted import take_batch
 from jaxunlearn.types import Params
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from experiments.paper.laboratory import Lab
 from experiments.paper.matched import Key, Matched, matched, target_of
 from jaxunlearn import tree
-from jaxunlearn.influence.weighted_training import take_batch
+from jaxunlearn.training.weighted import take_batch
 from jaxunlearn.types import Params
 
 PLACES = np.linspace(0, 1, 5)  # along a line, its ends among them
@@ -89,7 +89,7 @@ def along_line(
     """Return mean losses of rows on the straight line, and the line's barrier.
 
     ``max_t [L(t) - (1 - t) L(0) - t L(1)]``, at least 0, as
-    ``jaxunlearn.evaluation.parameters.linear_path`` has it, of all seeds at once.
+    ``jaxunlearn.evaluation.linear_path`` has it, of all seeds at once.
 
     Returns:
       float64[places, seeds] and float64[seeds].

@@ -30,9 +30,8 @@ from jaxunlearn.data import (
     tokenize,
     train_tokenizer,
 )
-from jaxunlearn.data.synthetic import people, question_answers
+from jaxunlearn.data.synthetic.world import people, question_answers
 from jaxunlearn.files import write_whole
-from jaxunlearn.influence.weighted_training import take_batch
 from jaxunlearn.models import GPT2, GPT2Config
 from jaxunlearn.training import Recipe
 from jaxunlearn.training.recipe import (
@@ -42,6 +41,7 @@ from jaxunlearn.training.recipe import (
     initial_state,
     optimizer,
 )
+from jaxunlearn.training.weighted import take_batch
 from jaxunlearn.types import Batch, Params
 
 WORLDS = ("synthetic", "tofu")

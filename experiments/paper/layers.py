@@ -65,7 +65,7 @@ from experiments.paper.matched import Key, direction, forget_losses, matched, me
 from experiments.paper.results import Options, finish, summary
 from experiments.paper.settings import each_setting
 from jaxunlearn import tree
-from jaxunlearn.influence.validation import spearman
+from jaxunlearn.influence.truth.validation import spearman
 from jaxunlearn.types import Params
 
 STATEMENT = (

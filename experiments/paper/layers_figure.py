@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.paper.panels import labelled, panels
-from jaxunlearn.report.drawing import BLUE, INK, PAPER, key
+from jaxunlearn.report.kit.drawing import BLUE, INK, PAPER, key
 
 LOOKS = ((BLUE, "o"), ("#d55e00", "s"), ("#009e73", "D"), ("#cc79a7", "^"))
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from experiments.paper.laboratory import Lab
 from jaxunlearn import tree
-from jaxunlearn.evaluation.separation import auc
-from jaxunlearn.influence.weighted_training import take_batch
+from jaxunlearn.evaluation.membership.separation import auc
+from jaxunlearn.training.weighted import take_batch
 from jaxunlearn.types import Batch, Params
 
 DOUBLINGS, HALVINGS = 30, 14

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxunlearn.report.drawing import INK, PAPER, plain_axes
+from jaxunlearn.report.kit.drawing import INK, PAPER, plain_axes
 
 WIDTH = 7.2  # inches: as wide as a page of text
 

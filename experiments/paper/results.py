@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from experiments.paper.laboratory import SIZES, WORLDS, Lab, build
-from jaxunlearn.evaluation.intervals import Interval, mean_interval
 from jaxunlearn.files import write_json
+from jaxunlearn.intervals import Interval, mean_interval
 from jaxunlearn.provenance import versions
 
 HERE = Path(__file__).parent
@@ -126,7 +126,7 @@ def finish(
       draw: ``results -> matplotlib figure``.
       started: ``time.perf_counter()`` at the beginning.
     """
-    from jaxunlearn.report.drawing import save_figure
+    from jaxunlearn.report.kit.drawing import save_figure
 
     for verdict, _ in verdicts.values():
         if verdict not in VERDICTS:

@@ -14,8 +14,8 @@ from experiments.paper.matched import (
 )
 from experiments.paper.score_programs import Scorer, picked
 from experiments.paper.score_verdict import ALL, GROUP, LOSS
-from jaxunlearn.influence.lexical import bm25
-from jaxunlearn.influence.validation import spearman
+from jaxunlearn.influence.methods.lexical import bm25
+from jaxunlearn.influence.truth.validation import spearman
 from jaxunlearn.types import Batch, Params
 
 GROUPS = 3  # as many near and as many unseen examples as so many groups have

@@ -11,7 +11,7 @@ from experiments.paper.score_verdict import (
     KEPT_LOSS,
     LOSS,
 )
-from jaxunlearn.report.drawing import BLUE, INK, PAPER, key
+from jaxunlearn.report.kit.drawing import BLUE, INK, PAPER, key
 
 LOOKS = {
     "all": (INK, "o"),

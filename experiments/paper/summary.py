@@ -26,8 +26,8 @@ from experiments.paper.summary_claims import (
     table,
 )
 from experiments.paper.summary_texts import LIMITS, PAPER, TEXTS, TOFU_LIMIT
-from jaxunlearn.evaluation.intervals import LEVEL
 from jaxunlearn.files import write_text
+from jaxunlearn.intervals import LEVEL
 
 HERE = Path(__file__).parent
 NEEDED = ("verdicts", "size", "seed", "seconds", "versions", "results")

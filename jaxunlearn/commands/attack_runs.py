@@ -13,8 +13,8 @@ from jaxunlearn.data import (
 from jaxunlearn.evaluation import attacks
 from jaxunlearn.evaluation.attacks import Recovered
 from jaxunlearn.evaluation.attacks.sampling import doublings
-from jaxunlearn.evaluation.memorization import extraction_strength
-from jaxunlearn.evaluation.rouge import wordless
+from jaxunlearn.evaluation.text.memorization import extraction_strength
+from jaxunlearn.evaluation.text.rouge import wordless
 
 if TYPE_CHECKING:
     from jaxunlearn.commands.attack import Options

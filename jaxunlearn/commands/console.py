@@ -14,7 +14,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from jaxunlearn.report.tables import visible
+from jaxunlearn.report.kit.tables import visible
 
 # What is printed is data: brackets and colons in a folder's name mean nothing.
 console = Console(markup=False, emoji=False)

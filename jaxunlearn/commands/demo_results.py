@@ -18,7 +18,7 @@ from jaxunlearn.data import prompt_and_completion
 from jaxunlearn.files import write_json, write_text
 from jaxunlearn.provenance import versions
 from jaxunlearn.report import console_table, loss_rows, verdict
-from jaxunlearn.report.outcome import BEFORE, RETRAINED, TRAINED
+from jaxunlearn.report.run.outcome import BEFORE, RETRAINED, TRAINED
 from jaxunlearn.unlearning.comparison import (
     ASCENT,
     FIRST_EPOCH,
@@ -88,7 +88,7 @@ def collect(world: World, story: Story, comparison: Comparison, seconds: dict) -
 
 def ask(world: World, story: Story, models: dict) -> dict[str, list[str]]:
     """Return each model's greedy answers to the questions on all private people."""
-    from jaxunlearn.evaluation.answers import answers, prompt_ids
+    from jaxunlearn.evaluation.text.answers import answers, prompt_ids
 
     tokenizer = story.run.tokenizer
     pairs = [prompt_and_completion(record) for record in world.private]

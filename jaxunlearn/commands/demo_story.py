@@ -16,7 +16,7 @@ from jaxunlearn.data import (
     tokenize,
     train_tokenizer,
 )
-from jaxunlearn.data.synthetic import people, question_answers
+from jaxunlearn.data.synthetic.world import people, question_answers
 from jaxunlearn.report import console_table
 from jaxunlearn.unlearning.comparison import Comparison
 

@@ -9,10 +9,14 @@ from typing import Any
 
 from jaxunlearn.commands.console import console, say
 from jaxunlearn.commands.evaluate_options import Options, check_metric
-from jaxunlearn.evaluation.answer_log import AnswerLog, Scores, answer_scores
-from jaxunlearn.evaluation.logs import read_logs, read_stated, write_open_unlearning
-from jaxunlearn.evaluation.open_unlearning_log import plain
-from jaxunlearn.evaluation.rouge import splitter
+from jaxunlearn.evaluation.text.answer_log import AnswerLog, Scores, answer_scores
+from jaxunlearn.evaluation.text.logs import (
+    read_logs,
+    read_stated,
+    write_open_unlearning,
+)
+from jaxunlearn.evaluation.text.open_unlearning_log import plain
+from jaxunlearn.evaluation.text.rouge import splitter
 from jaxunlearn.files import locked_file
 from jaxunlearn.provenance import versions
 from jaxunlearn.report import console_table
@@ -140,7 +144,7 @@ def reference_block(name: str, found: list[Scores]) -> dict[str, Any]:
 
     With one model the intervals are over its examples, with several over the models.
     """
-    from jaxunlearn.evaluation.intervals import mean_interval
+    from jaxunlearn.intervals import mean_interval
 
     common = [
         key

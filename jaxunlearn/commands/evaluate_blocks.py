@@ -7,10 +7,10 @@ import numpy as np
 
 from jaxunlearn.commands.evaluate_inputs import Inputs, Loaded
 from jaxunlearn.data import pad_token_id, prompt_and_completion, subset
-from jaxunlearn.evaluation.answer_log import Scores
-from jaxunlearn.evaluation.suite import HOLDOUT, Measured, tokens_of
-from jaxunlearn.evaluation.suite_scores import NEEDS_REFERENCE
-from jaxunlearn.evaluation.token_statistics import mean_losses
+from jaxunlearn.evaluation.suite.prepared import HOLDOUT, Measured, tokens_of
+from jaxunlearn.evaluation.suite.scores import NEEDS_REFERENCE
+from jaxunlearn.evaluation.text.answer_log import Scores
+from jaxunlearn.evaluation.text.token_statistics import mean_losses
 
 FEWEST_FOR_CKA = 4
 FEWEST_MODELS = 3  # of each kind, to tell two ensembles apart
@@ -91,8 +91,8 @@ def layers_block(
     inputs: Inputs, model: Loaded, original: Loaded | None, reference: Loaded | None
 ) -> list[dict[str, Any]]:
     """Return by layer how far parameters and states are from before and retrained."""
-    from jaxunlearn.evaluation.parameters import parameter_distance
-    from jaxunlearn.evaluation.representations import layer_cka
+    from jaxunlearn.evaluation.internals.parameters import parameter_distance
+    from jaxunlearn.evaluation.internals.representations import layer_cka
     from jaxunlearn.models.layer_states import state_names
 
     rows: dict[str, dict[str, Any]] = {}
@@ -126,7 +126,7 @@ def add_depth(
     reference: Loaded | None,
 ) -> None:
     """Add the unlearning depth scores, by patching and by the logit lens."""
-    from jaxunlearn.evaluation.depth import unlearning_depth
+    from jaxunlearn.evaluation.internals.depth import unlearning_depth
 
     if original is None or reference is None:
         lacks = "an original (--original)" if reference is not None else NEEDS_REFERENCE
@@ -169,10 +169,10 @@ def retraining_block(
     standard deviations, and the share of them that stand further out. With two or more
     models: also what tells the two ensembles apart (KLOM, epsilon, U-LiRA).
     """
-    from jaxunlearn.evaluation import ensembles
-    from jaxunlearn.evaluation.distance import retrained_distance
-    from jaxunlearn.evaluation.epsilon import epsilon
-    from jaxunlearn.evaluation.margins import language_model_margin
+    from jaxunlearn.evaluation.retrained import ensembles
+    from jaxunlearn.evaluation.retrained.distance import retrained_distance
+    from jaxunlearn.evaluation.retrained.epsilon import epsilon
+    from jaxunlearn.evaluation.retrained.margins import language_model_margin
 
     if len(retrained) < 2:
         return {}

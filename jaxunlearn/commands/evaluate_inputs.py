@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxunlearn.commands.lengths import check_max_length
 from jaxunlearn.data import load_tokenizer, match, read_records
-from jaxunlearn.evaluation.suite import HOLDOUT, Settings
+from jaxunlearn.evaluation.suite.prepared import HOLDOUT, Settings
 from jaxunlearn.files import locked
 from jaxunlearn.models import load_pretrained
 from jaxunlearn.training import open_run
@@ -177,8 +177,8 @@ def load(directory: str) -> Loaded:
 def retrained(options: "Options", run: Any, forget: list[int]) -> Iterator[Loaded]:
     """Train models without the forgotten records, or find those that are there."""
     from jaxunlearn.commands.console import console, progress_bar
-    from jaxunlearn.evaluation.retrained_files import finished
-    from jaxunlearn.evaluation.retraining import retrain
+    from jaxunlearn.evaluation.retrained.files import finished
+    from jaxunlearn.evaluation.retrained.retraining import retrain
 
     directory = options.retrained or options.out.parent / "retrained"
     seeds = [run.recipe.seed + i for i in range(options.retrain)]

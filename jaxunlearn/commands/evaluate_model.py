@@ -19,10 +19,10 @@ from jaxunlearn.commands.evaluate_blocks import (
     retraining_block,
 )
 from jaxunlearn.commands.evaluate_inputs import Inputs, Loaded, prepare
-from jaxunlearn.evaluation.answer_log import Scores
-from jaxunlearn.evaluation.logs import read_logs, write_open_unlearning
-from jaxunlearn.evaluation.suite import Measured, measure
-from jaxunlearn.evaluation.suite_scores import suite_scores
+from jaxunlearn.evaluation.suite.prepared import Measured, measure
+from jaxunlearn.evaluation.suite.scores import suite_scores
+from jaxunlearn.evaluation.text.answer_log import Scores
+from jaxunlearn.evaluation.text.logs import read_logs, write_open_unlearning
 
 if TYPE_CHECKING:
     from jaxunlearn.commands.evaluate import Options

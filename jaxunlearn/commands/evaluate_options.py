@@ -11,7 +11,7 @@ from jaxunlearn.commands.outputs import (
     check_folder,
     check_output,
 )
-from jaxunlearn.evaluation.suite_scores import score_names
+from jaxunlearn.evaluation.suite.scores import score_names
 
 MOST = 4096
 """Models to retrain, examples at a time: more is a slip of the finger."""

@@ -27,7 +27,7 @@ from jaxunlearn.provenance import data_hash, params_hash
 
 if TYPE_CHECKING:
     from jaxunlearn.influence import InfluenceScores
-    from jaxunlearn.influence.index import Index
+    from jaxunlearn.influence.index.description import Index
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +108,7 @@ def build(options: Build) -> int:
     """Build an index, or finish one."""
     import jax
 
-    from jaxunlearn.gradients.projections import Projection
+    from jaxunlearn.gradients.projections.projection import Projection
     from jaxunlearn.influence import (
         build_index,
         gradient_row_layout,
@@ -167,7 +167,7 @@ def build(options: Build) -> int:
 
 def tell_resumed(directory: Path, rows: int) -> None:
     """Say where a build that was begun before goes on."""
-    from jaxunlearn.influence.index import DESCRIPTION, read_description
+    from jaxunlearn.influence.index.description import DESCRIPTION, read_description
 
     if (directory / DESCRIPTION).is_file():
         held = read_description(directory)
@@ -228,7 +228,7 @@ def opened(options: Query) -> tuple["Index", Inputs, np.ndarray]:
         open_index,
         projected_gradients,
     )
-    from jaxunlearn.influence.index_query import stored_ids
+    from jaxunlearn.influence.index.query import stored_ids
 
     held = open_index(options.index, model_hash=None)
     if len(held.parts) > 1:
@@ -275,7 +275,7 @@ def all_of(
     """Return the scores of all rows, and write them where --out says so."""
     from jaxunlearn.influence import InfluenceScores, all_scores, save_scores
     from jaxunlearn.influence.coverage import coverage_of
-    from jaxunlearn.influence.index_query import stored_ids
+    from jaxunlearn.influence.index.query import stored_ids
 
     coverage = coverage_of(
         inputs.model.per_example_loss,

@@ -191,7 +191,7 @@ def scored(inputs: Inputs, options: Options, method: str) -> int:
 def computed(inputs: Inputs, options: Options, method: str, parts: Path) -> Any:
     """Return the scores; finished parts are kept in ``parts`` where they can be."""
 
-    from jaxunlearn.gradients.kronecker_inverse import Damping
+    from jaxunlearn.gradients.kronecker.inverse import Damping
     from jaxunlearn.influence import DIRECTED, RESUMABLE, goes_with, scores
     from jaxunlearn.randomness import random_key
 

@@ -48,7 +48,7 @@ def prepare(
     """
     from jaxunlearn import tree
     from jaxunlearn.models import GPT2, load_config, load_pretrained
-    from jaxunlearn.models.huggingface import parameter_shapes
+    from jaxunlearn.models.checkpoints.huggingface import parameter_shapes
 
     directory, run = model_directory(model)
     config = load_config(directory)
@@ -95,7 +95,7 @@ def model_directory(model: str) -> tuple[Path, Path | None]:
     ``model`` is a Hugging Face directory; that of a run, which has one as ``model/``;
     or a name on the hub.
     """
-    from jaxunlearn.models.huggingface import local_directory
+    from jaxunlearn.models.checkpoints.huggingface import local_directory
 
     directory = Path(model)
     if (directory / "run.json").is_file():

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxunlearn.models.config_file import load_config
+from jaxunlearn.models.checkpoints.config_file import load_config
 
 
 def check_max_length(max_length: int | None, models: Sequence[str]) -> None:

@@ -76,14 +76,14 @@ def parity(
     from jaxunlearn.commands.console import console
     from jaxunlearn.commands.torch_reference import torch_quantities
     from jaxunlearn.files import write_json
-    from jaxunlearn.models.huggingface import (
+    from jaxunlearn.models.checkpoints.huggingface import (
         file_tensors,
         load_pretrained,
         local_directory,
         parameter_shapes,
     )
     from jaxunlearn.provenance import versions
-    from jaxunlearn.report.tables import console_table
+    from jaxunlearn.report.kit.tables import console_table
 
     directory = local_directory(model)
     gpt2, params = load_pretrained(directory, dtype="float32")
@@ -153,7 +153,7 @@ def jax_quantities(
     model: "GPT2", params: Params, batch: Mapping[str, np.ndarray], direction: Params
 ) -> dict[str, np.ndarray]:
     """Return what ``torch_quantities`` returns, computed by this library."""
-    from jaxunlearn.models.huggingface import file_tensors
+    from jaxunlearn.models.checkpoints.huggingface import file_tensors
 
     # Elsewhere than on CPUs a float32 product is rounded to fewer bits by default.
     with jax.default_matmul_precision("highest"):

@@ -16,7 +16,7 @@ from jaxunlearn.data import (
     subset,
     tokenize,
 )
-from jaxunlearn.data.matching import match_near_duplicate
+from jaxunlearn.data.requests.matching import match_near_duplicate
 from jaxunlearn.files import read_json, sha256_of
 from jaxunlearn.provenance import data_hash, params_hash
 from jaxunlearn.report import console_table

@@ -27,7 +27,7 @@ from jaxunlearn.files import locked
 from jaxunlearn.report import console_table
 
 if TYPE_CHECKING:
-    from jaxunlearn.influence.tracking import Tracker
+    from jaxunlearn.influence.tracking.series import Tracker
     from jaxunlearn.models import GPT2
     from jaxunlearn.training import Recipe, Recording, Run
 
@@ -203,8 +203,8 @@ def starting_point(
     """Return model, parameters and tokenizer to start from."""
 
     from jaxunlearn.models import GPT2, load_config, load_pretrained
-    from jaxunlearn.models.config_file import with_tokens
-    from jaxunlearn.models.huggingface import check_memory, parameter_shapes
+    from jaxunlearn.models.checkpoints.config_file import with_tokens
+    from jaxunlearn.models.checkpoints.huggingface import check_memory, parameter_shapes
     from jaxunlearn.randomness import random_key
 
     if Path(model).is_file():

@@ -8,7 +8,7 @@ from jaxunlearn.data import record_text, subset, tokenize
 from jaxunlearn.sealed import write_sealed
 
 if TYPE_CHECKING:
-    from jaxunlearn.influence.tracking import Tracker
+    from jaxunlearn.influence.tracking.series import Tracker
     from jaxunlearn.training import Run
 
 TRACK = "influence_track.npz"

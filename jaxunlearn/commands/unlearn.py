@@ -28,7 +28,7 @@ from jaxunlearn.data import pad_token_id
 from jaxunlearn.files import locked, write_json
 from jaxunlearn.provenance import params_hash, versions
 from jaxunlearn.report import console_table
-from jaxunlearn.report.model_card import model_card
+from jaxunlearn.report.run.model_card import model_card
 
 
 def unlearn(options: Options) -> int:
@@ -147,7 +147,7 @@ def save(
 ) -> None:
     """Write the folder of the result, and tell what was left out of it."""
     from jaxunlearn.models import save_pretrained
-    from jaxunlearn.models.huggingface import local_directory
+    from jaxunlearn.models.checkpoints.huggingface import local_directory
 
     source = local_directory(options.model)
     named = None if Path(options.model).exists() else options.model

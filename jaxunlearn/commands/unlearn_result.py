@@ -15,8 +15,8 @@ from typing import Any
 from jaxunlearn.commands.outputs import check_output
 from jaxunlearn.commands.removal import RESULT, Found, Removal
 from jaxunlearn.commands.unlearn_options import READS, Options
-from jaxunlearn.data.closeness import plain, words
-from jaxunlearn.data.requests import subject_of
+from jaxunlearn.data.requests.closeness import plain, words
+from jaxunlearn.data.requests.request import subject_of
 from jaxunlearn.files import (
     LOCK,
     file_names,

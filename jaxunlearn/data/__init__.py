@@ -7,17 +7,17 @@ from jaxunlearn.data.batching import (
     epoch_order,
     step_indices,
 )
-from jaxunlearn.data.examples import (
+from jaxunlearn.data.formats import UnreadFieldsWarning, read_lines, read_records
+from jaxunlearn.data.records import prompt_and_completion, record_text
+from jaxunlearn.data.requests.matching import Match, match
+from jaxunlearn.data.text.examples import (
     Example,
     TokenizedData,
     TruncationWarning,
     subset,
     tokenize,
 )
-from jaxunlearn.data.formats import UnreadFieldsWarning, read_lines, read_records
-from jaxunlearn.data.matching import Match, match
-from jaxunlearn.data.records import prompt_and_completion, record_text
-from jaxunlearn.data.tokenizer import (
+from jaxunlearn.data.text.tokenizer import (
     check_tokenizer,
     load_tokenizer,
     pad_token_id,

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxunlearn.data.examples import (
+from jaxunlearn.data.records import Record
+from jaxunlearn.data.text.examples import (
     NO_LOSS,
     TokenizedData,
     check_integer,
     tokenize,
 )
-from jaxunlearn.data.records import Record
-from jaxunlearn.data.tokenizer import pad_token_id
+from jaxunlearn.data.text.tokenizer import pad_token_id
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

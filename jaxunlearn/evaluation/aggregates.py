@@ -7,8 +7,8 @@ Sources: Dorna et al. 2025 (OpenUnlearning); UDS is gnueaj/unlearning-depth-scor
 
 import numpy as np
 
-from jaxunlearn.evaluation import separation
-from jaxunlearn.evaluation.utility import harmonic_mean
+from jaxunlearn.evaluation.membership import separation
+from jaxunlearn.evaluation.text.utility import harmonic_mean
 
 
 def memorization_score(
@@ -25,7 +25,7 @@ def memorization_score(
       exact_memorization: Mean over the forget set.
       paraphrase_probability: Mean probability of the paraphrased answers.
       truth_ratio: Mean of ``c / (c + w)``
-        (:func:`~jaxunlearn.evaluation.utility.share_of_truth`).
+        (:func:`~jaxunlearn.evaluation.text.utility.share_of_truth`).
 
     Returns:
       0 to 1, higher = remembers less.

@@ -1,18 +1,16 @@
 """Derivatives of a per-example loss: gradients, curvature, inverses, projections."""
 
-from jaxunlearn.gradients.backward import Taps, layer_taps
 from jaxunlearn.gradients.curvature import gauss_newton_vp, hvp
 from jaxunlearn.gradients.difficulty import el2n, grand
 from jaxunlearn.gradients.fisher import fisher_vp, sampled_labels, true_fisher_vp
 from jaxunlearn.gradients.hutchinson import hutchinson_diagonal, hutchinson_trace
-from jaxunlearn.gradients.kronecker import KroneckerFactors, fit_ekfac, fit_kfac
-from jaxunlearn.gradients.kronecker_files import load_factors, save_factors
-from jaxunlearn.gradients.kronecker_inverse import (
+from jaxunlearn.gradients.kronecker.files import load_factors, save_factors
+from jaxunlearn.gradients.kronecker.fit import KroneckerFactors, fit_ekfac, fit_kfac
+from jaxunlearn.gradients.kronecker.inverse import (
     Damping,
     kronecker_inverse_vp,
     kronecker_vp,
 )
-from jaxunlearn.gradients.outer_products import OuterProducts
 from jaxunlearn.gradients.per_example import (
     fisher_diagonal,
     per_example_gradients,
@@ -26,7 +24,9 @@ from jaxunlearn.gradients.products import (
     products_with,
     token_contributions,
 )
-from jaxunlearn.gradients.projections import Projection, project
+from jaxunlearn.gradients.projections.projection import Projection, project
+from jaxunlearn.gradients.taps.backward import Taps, layer_taps
+from jaxunlearn.gradients.taps.outer_products import OuterProducts
 
 __all__ = [
     "Damping",

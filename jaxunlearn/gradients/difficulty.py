@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from jaxunlearn.gradients.microbatches import rows_of
+from jaxunlearn.gradients.batching import rows_of
 from jaxunlearn.gradients.per_example import per_example_norms
 from jaxunlearn.types import Batch, Params, PerExampleLoss
 

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
+from jaxunlearn.gradients.batching import indexed
 from jaxunlearn.gradients.curvature import Logits, method_of_model
 from jaxunlearn.gradients.mean_products import Fill, mean_product
-from jaxunlearn.gradients.microbatches import indexed
 from jaxunlearn.randomness import pinned
 from jaxunlearn.tree import scaled
 from jaxunlearn.types import Batch, Params, PerExampleLoss

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from jaxunlearn.gradients.microbatches import weighted_mean
+from jaxunlearn.gradients.batching import weighted_mean
 from jaxunlearn.tree import cast, masked, select, zeros_like
 from jaxunlearn.types import Batch, LinearMap, Params
 

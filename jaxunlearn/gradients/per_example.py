@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from jaxunlearn import tree
-from jaxunlearn.gradients import outer_products
-from jaxunlearn.gradients.backward import Statistic, View, statistics
-from jaxunlearn.gradients.microbatches import Chosen, rows_of, weighted_mean
+from jaxunlearn.gradients.batching import Chosen, rows_of, weighted_mean
+from jaxunlearn.gradients.taps import outer_products
+from jaxunlearn.gradients.taps.backward import Statistic, View, statistics
 from jaxunlearn.types import Batch, Params, PerExampleLoss
 
 GRADIENTS = Statistic(

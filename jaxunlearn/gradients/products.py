@@ -10,16 +10,16 @@ import numpy as np
 from jax.tree_util import Partial
 
 from jaxunlearn import tree
-from jaxunlearn.gradients import outer_products
-from jaxunlearn.gradients.backward import Statistic, View, statistics
+from jaxunlearn.gradients.batching import Chosen, example_count, rows_of
 from jaxunlearn.gradients.mean_products import twice_differentiable
-from jaxunlearn.gradients.microbatches import Chosen, example_count, rows_of
 from jaxunlearn.gradients.per_example import (
     GRADIENTS,
     masks,
     per_example_gradients,
     total,
 )
+from jaxunlearn.gradients.taps import outer_products
+from jaxunlearn.gradients.taps.backward import Statistic, View, statistics
 from jaxunlearn.types import Batch, Params, PerExampleLoss
 
 PRODUCTS = Statistic(

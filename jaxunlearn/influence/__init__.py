@@ -4,25 +4,28 @@
 the same scores at every checkpoint of a training run.
 """
 
-from jaxunlearn.influence.activations import activation_scores
-from jaxunlearn.influence.index import open_index
-from jaxunlearn.influence.index_build import build_index
-from jaxunlearn.influence.index_fisher import damped_inverse, projected_fisher
-from jaxunlearn.influence.index_query import all_scores, top_k
+from jaxunlearn.gradients.projections.rows import (
+    gradient_row_layout,
+    projected_gradients,
+)
+from jaxunlearn.influence.index.build import build_index
+from jaxunlearn.influence.index.description import open_index
+from jaxunlearn.influence.index.fisher import damped_inverse, projected_fisher
+from jaxunlearn.influence.index.query import all_scores, top_k
+from jaxunlearn.influence.methods.activations import activation_scores
+from jaxunlearn.influence.methods.unrolled import unrolled_influence
 from jaxunlearn.influence.options import DIRECTED, RESUMABLE, goes_with
-from jaxunlearn.influence.plan_table import Plan
-from jaxunlearn.influence.planner import plan
+from jaxunlearn.influence.planner.plan import plan
+from jaxunlearn.influence.planner.table import Plan
 from jaxunlearn.influence.result import InfluenceScores, load_scores, save_scores
-from jaxunlearn.influence.rows import gradient_row_layout, projected_gradients
-from jaxunlearn.influence.scores import METHODS, method_name, scores
-from jaxunlearn.influence.tracking import TRACKED, track, tracked_during
-from jaxunlearn.influence.tracking_files import (
+from jaxunlearn.influence.scoring import METHODS, method_name, scores
+from jaxunlearn.influence.tracking.files import (
     InfluenceTrack,
     load_track,
     save_track,
 )
-from jaxunlearn.influence.unrolled import unrolled_influence
-from jaxunlearn.influence.validation import (
+from jaxunlearn.influence.tracking.series import TRACKED, track, tracked_during
+from jaxunlearn.influence.truth.validation import (
     leave_one_out,
     linear_datamodelling_score,
     rank_correlation,

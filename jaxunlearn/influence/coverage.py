@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from jaxunlearn import tree
-from jaxunlearn.gradients.backward import prepare
-from jaxunlearn.gradients.taps import without_warning
+from jaxunlearn.gradients.taps.backward import prepare
+from jaxunlearn.gradients.taps.listen import without_warning
 from jaxunlearn.types import Batch, Params, PerExampleLoss
 
 

@@ -5,9 +5,9 @@ import operator
 from collections.abc import Mapping
 from typing import Any
 
-from jaxunlearn.gradients.kronecker_inverse import Damping, as_rule
-from jaxunlearn.gradients.projections import Projection
-from jaxunlearn.influence.inverses import INVERSES
+from jaxunlearn.gradients.kronecker.inverse import Damping, as_rule
+from jaxunlearn.gradients.projections.projection import Projection
+from jaxunlearn.influence.methods.inverses import INVERSES
 from jaxunlearn.influence.work import CURVATURES, Checkpoint, TrainingRun
 
 INVERTED = tuple(name for name in INVERSES if name != "identity")

@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxunlearn import tree
 from jaxunlearn.files import LOCK, WRITING, finite, read_arrays, write_arrays
-from jaxunlearn.influence.inverses import Inverted
+from jaxunlearn.influence.methods.inverses import Inverted
 from jaxunlearn.influence.work import Work
 from jaxunlearn.provenance import params_hash
 from jaxunlearn.sealed import read_sealed, write_sealed

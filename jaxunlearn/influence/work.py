@@ -9,10 +9,10 @@ import jax
 import numpy as np
 
 from jaxunlearn import tree
+from jaxunlearn.gradients.batching import example_count
 from jaxunlearn.gradients.curvature import gauss_newton_vp, hvp
 from jaxunlearn.gradients.fisher import fisher_vp
 from jaxunlearn.gradients.hutchinson import hutchinson_trace
-from jaxunlearn.gradients.microbatches import example_count
 from jaxunlearn.gradients.per_example import per_example_norms
 from jaxunlearn.gradients.solvers import damping_from_mean_eigenvalue
 from jaxunlearn.randomness import random_key

@@ -4,15 +4,15 @@ from jaxunlearn.report.comparison.page import write_comparison
 from jaxunlearn.report.comparison.pareto import pareto_front
 from jaxunlearn.report.comparison.runs import ComparedRun, read_runs
 from jaxunlearn.report.comparison.scores import sentence_of
-from jaxunlearn.report.export import csv_text, latex_table, write_tables
-from jaxunlearn.report.influence_page import (
+from jaxunlearn.report.influence.page import (
     Influential,
     QueryInfluence,
     write_influence_page,
 )
-from jaxunlearn.report.outcome import Verdict, loss_rows, verdict
-from jaxunlearn.report.page import write_report
-from jaxunlearn.report.tables import console_table, html_table, text_of, visible
+from jaxunlearn.report.kit.export import csv_text, latex_table, write_tables
+from jaxunlearn.report.kit.tables import console_table, html_table, text_of, visible
+from jaxunlearn.report.run.outcome import Verdict, loss_rows, verdict
+from jaxunlearn.report.run.page import write_report
 
 __all__ = [
     "ComparedRun",

@@ -11,6 +11,7 @@ import numpy as np
 from jaxunlearn import tree
 from jaxunlearn.data import TokenizedData
 from jaxunlearn.models.gpt2 import GPT2
+from jaxunlearn.placement import data_mesh, replicate, split_batch
 from jaxunlearn.sealed import read_sealed_lines, write_sealed_lines
 from jaxunlearn.training import checkpoints, gradient_store
 from jaxunlearn.training.recipe import (
@@ -31,7 +32,6 @@ from jaxunlearn.training.recorder import (
     recorded_mask,
 )
 from jaxunlearn.training.runs import finish_run
-from jaxunlearn.training.sharding import data_mesh, replicate, split_batch
 from jaxunlearn.types import Batch, Params
 
 CHECKPOINT_SECONDS = 60.0

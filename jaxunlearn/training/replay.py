@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxunlearn.data import TokenizedData, collate, step_indices
 from jaxunlearn.models.gpt2 import GPT2
+from jaxunlearn.placement import data_mesh, replicate, split_batch
 from jaxunlearn.training import recorded_gradient
 from jaxunlearn.training.recipe import (
     Recipe,
@@ -28,7 +29,6 @@ from jaxunlearn.training.recipe import (
     update_weights,
 )
 from jaxunlearn.training.recorded_gradient import RecordedGradient
-from jaxunlearn.training.sharding import data_mesh, replicate, split_batch
 from jaxunlearn.types import Batch, Params
 
 WEIGHTS = ("sgd", "unit")

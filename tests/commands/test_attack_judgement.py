@@ -17,8 +17,8 @@ from jaxunlearn.commands.attack import Options, entries_of
 from jaxunlearn.commands.attack_inputs import Inputs, Loaded
 from jaxunlearn.commands.attack_table import ATTACKS
 from jaxunlearn.data import tokenize
-from jaxunlearn.evaluation.answers import answers
 from jaxunlearn.evaluation.attacks import relearning
+from jaxunlearn.evaluation.text.answers import answers
 from jaxunlearn.models import GPT2, GPT2Config
 
 REFUSAL = "I do not know"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn.influence import load_scores, load_track, open_index
-from jaxunlearn.influence.index_query import all_scores, stored_ids
+from jaxunlearn.influence.index.query import all_scores, stored_ids
 from jaxunlearn.models import load_pretrained
 from jaxunlearn.report import read_runs
 from jaxunlearn.training import check_model, checkpoints, gradient_store, open_run

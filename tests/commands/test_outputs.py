@@ -7,7 +7,7 @@ import pytest
 
 from jaxunlearn.commands.evaluate_inputs import needs_of
 from jaxunlearn.commands.outputs import check_output, is_form
-from jaxunlearn.evaluation.suite_scores import score_names
+from jaxunlearn.evaluation.suite.scores import score_names
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from jaxunlearn.commands.parity import (
     table_rows,
 )
 from jaxunlearn.models import load_pretrained
-from jaxunlearn.models.checkpoint_files import torch_name
-from jaxunlearn.models.huggingface import parameter_shapes
+from jaxunlearn.models.checkpoints.files import torch_name
+from jaxunlearn.models.checkpoints.huggingface import parameter_shapes
 from jaxunlearn.tree import layer_names, leaf_name, norm, stacked_prefix
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "gpt2_tiny.npz"

@@ -4,7 +4,7 @@ import pytest
 
 from jaxunlearn.commands.train import starting_point
 from jaxunlearn.data import load_tokenizer
-from jaxunlearn.models import huggingface
+from jaxunlearn.models.checkpoints import huggingface
 
 RECORDS = [{"text": "a few words"}]
 

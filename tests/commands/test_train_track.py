@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from jaxunlearn.cli import main
-from jaxunlearn.influence import load_track, scores, tracking
+from jaxunlearn.influence import load_track, scores
+from jaxunlearn.influence.tracking import series as tracking
 from jaxunlearn.models import load_pretrained
 from jaxunlearn.provenance import params_hash
 from jaxunlearn.training import open_run

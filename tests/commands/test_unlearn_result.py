@@ -10,7 +10,7 @@ from jaxunlearn.cli import main
 from jaxunlearn.data import read_records
 from jaxunlearn.files import check_checksums, sha256_of
 from jaxunlearn.provenance import data_hash, params_hash
-from jaxunlearn.report.model_card import model_card
+from jaxunlearn.report.run.model_card import model_card
 
 FREE = ("--max-retain-increase", "none")
 

@@ -8,16 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxunlearn.data.batching import batches, collate, epoch_order, step_indices
-from jaxunlearn.data.examples import (
+from jaxunlearn.data.formats import read_records
+from jaxunlearn.data.records import record_text
+from jaxunlearn.data.text.examples import (
     NO_LOSS,
     Example,
     TokenizedData,
     TruncationWarning,
     tokenize,
 )
-from jaxunlearn.data.formats import read_records
-from jaxunlearn.data.records import record_text
-from jaxunlearn.data.tokenizer import load_tokenizer, train_tokenizer
+from jaxunlearn.data.text.tokenizer import load_tokenizer, train_tokenizer
 
 RECORDS = [
     {

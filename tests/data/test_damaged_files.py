@@ -14,7 +14,7 @@ from jaxunlearn.data import (
     read_records,
     train_tokenizer,
 )
-from jaxunlearn.data.matching import match_exact
+from jaxunlearn.data.requests.matching import match_exact
 
 QUICK = settings(
     max_examples=150,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import tree
-from jaxunlearn.evaluation.parameters import linear_path
+from jaxunlearn.evaluation.internals.parameters import linear_path
 from jaxunlearn.models import GPT2, GPT2Config
 from jaxunlearn.training import Recipe
 

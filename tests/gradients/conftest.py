@@ -9,14 +9,10 @@ import numpy as np
 import pytest
 
 from jaxunlearn import tree
-from jaxunlearn.gradients import (
-    fisher_diagonal,
-    layer_taps,
-    outer_products,
-    per_example_norms,
-)
-from jaxunlearn.gradients.backward import HeadProducts, head_products
-from jaxunlearn.gradients.taps import UntappedWarning
+from jaxunlearn.gradients import fisher_diagonal, layer_taps, per_example_norms
+from jaxunlearn.gradients.taps import outer_products
+from jaxunlearn.gradients.taps.backward import HeadProducts, head_products
+from jaxunlearn.gradients.taps.listen import UntappedWarning
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ import pytest
 
 from jaxunlearn import tree
 from jaxunlearn.gradients import (
-    backward,
     directional_scores,
     fisher_diagonal,
     gradient_products,
@@ -23,7 +22,8 @@ from jaxunlearn.gradients import (
     token_contributions,
 )
 from jaxunlearn.gradients.products import leaf_products
-from jaxunlearn.gradients.taps import UntappedWarning
+from jaxunlearn.gradients.taps import backward
+from jaxunlearn.gradients.taps.listen import UntappedWarning
 from jaxunlearn.models import GPT2, GPT2Config
 
 EPS = 2.0**-23

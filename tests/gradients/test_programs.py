@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxunlearn.gradients import dataflow, layer_taps, programs, survey
+from jaxunlearn.gradients import layer_taps, programs
 from jaxunlearn.gradients.programs import (
     UnreadProgram,
     check_operands,
@@ -17,7 +17,9 @@ from jaxunlearn.gradients.programs import (
     programs_in,
     scan_counts,
 )
-from jaxunlearn.influence.matrix_flops import matrix_flops
+from jaxunlearn.gradients.taps import dataflow
+from jaxunlearn.gradients.taps import eligibility as survey
+from jaxunlearn.influence.planner.matrix_flops import matrix_flops
 
 SIZE, WIDTH = 3, 4
 

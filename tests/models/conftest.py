@@ -11,7 +11,7 @@ from flax.serialization import msgpack_serialize
 from flax.traverse_util import unflatten_dict
 
 from jaxunlearn.models import GPT2, GPT2Config, save_pretrained
-from jaxunlearn.models.huggingface import file_tensors
+from jaxunlearn.models.checkpoints.huggingface import file_tensors
 from jaxunlearn.tree import named_leaves
 
 TINY = GPT2Config(

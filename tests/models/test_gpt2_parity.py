@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn.models import GPT2Config, load_pretrained
-from jaxunlearn.models.huggingface import file_tensors
+from jaxunlearn.models.checkpoints.huggingface import file_tensors
 
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None,

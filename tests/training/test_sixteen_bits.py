@@ -9,7 +9,6 @@ import optax
 import pytest
 
 from jaxunlearn import tree
-from jaxunlearn.evaluation.training_together import train_together
 from jaxunlearn.training import (
     Recipe,
     loop,
@@ -25,6 +24,7 @@ from jaxunlearn.training.recipe import (
     optimizer,
     training_bytes,
 )
+from jaxunlearn.training.together import train_together
 
 PAD = 96
 SIXTEEN = ("bfloat16", "float16")

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 
 from jaxunlearn.data import TokenizedData
-from jaxunlearn.data.examples import NO_LOSS
+from jaxunlearn.data.text.examples import NO_LOSS
 from jaxunlearn.evaluation.attacks.recovery import Recovered
 from jaxunlearn.models.gpt2 import GPT2
 from jaxunlearn.training.losses import fixed_batches

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from jaxunlearn.data import TokenizedData
-from jaxunlearn.evaluation.token_statistics import (
+from jaxunlearn.evaluation.text.token_statistics import (
     TokenStatistics,
     mean_losses,
     token_statistics,

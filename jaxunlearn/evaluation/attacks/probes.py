@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn.data import TokenizedData
-from jaxunlearn.data.examples import NO_LOSS
+from jaxunlearn.data.text.examples import NO_LOSS
 from jaxunlearn.evaluation.attacks.recovery import Recovered
 from jaxunlearn.evaluation.attacks.relearning import halves
 from jaxunlearn.models.cross_entropy import head_logits

@@ -87,7 +87,7 @@ def prepended(
     Raises:
       ValueError: There are not as many rows as examples.
     """
-    from jaxunlearn.data.examples import start_ids
+    from jaxunlearn.data.text.examples import start_ids
 
     if len(tokens) != len(data.examples):
         raise ValueError(f"{len(tokens)} rows of tokens, {len(data.examples)} examples")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxunlearn.evaluation.intervals import Interval, bootstrap
+from jaxunlearn.intervals import Interval, bootstrap
 
 
 class Recovered(NamedTuple):

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn.data import Example, TokenizedData, pad_token_id
-from jaxunlearn.evaluation.answers import answer_ids, answers, prompt_ids, texts_of
 from jaxunlearn.evaluation.attacks.recovery import Recovered, largest_so_far
-from jaxunlearn.evaluation.rouge import check_words, rouge_l
+from jaxunlearn.evaluation.text.answers import answer_ids, answers, prompt_ids, texts_of
+from jaxunlearn.evaluation.text.rouge import check_words, rouge_l
 from jaxunlearn.models.cross_entropy import head_logits
 from jaxunlearn.models.gpt2 import GPT2
 from jaxunlearn.training.losses import over_batches

@@ -18,7 +18,7 @@ from jaxunlearn.report.comparison.panels import (
 )
 from jaxunlearn.report.comparison.runs import ComparedRun
 from jaxunlearn.report.comparison.scores import finite, label_of, short
-from jaxunlearn.report.drawing import INK, key, legend
+from jaxunlearn.report.kit.drawing import INK, key, legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from jaxunlearn.report.comparison.runs import ComparedRun
-from jaxunlearn.report.influence_page import visible
-from jaxunlearn.report.marking import MarkedAnswer, mark_answer
+from jaxunlearn.report.influence.page import visible
+from jaxunlearn.report.kit.marking import MarkedAnswer, mark_answer
 
 SHOWN_AT_ONCE = 4  # examples beyond these are folded away
 MOST = 60  # and beyond these left in their files

@@ -7,7 +7,7 @@ from jaxunlearn.report.comparison.panels import RETRAINED, look, panels, plain
 from jaxunlearn.report.comparison.plane import stretch_axis
 from jaxunlearn.report.comparison.runs import ComparedRun
 from jaxunlearn.report.comparison.scores import finite
-from jaxunlearn.report.drawing import INK, key, legend
+from jaxunlearn.report.kit.drawing import INK, key, legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,7 @@ import numpy as np
 from jaxunlearn.report.comparison.panels import look, panels, title
 from jaxunlearn.report.comparison.runs import ComparedRun
 from jaxunlearn.report.comparison.scores import interval, short
-from jaxunlearn.report.drawing import INK, legend
+from jaxunlearn.report.kit.drawing import INK, legend
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

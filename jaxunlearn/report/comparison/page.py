@@ -22,16 +22,15 @@ from jaxunlearn.report.comparison import (
 from jaxunlearn.report.comparison.export import CAPTIONS, export_rows
 from jaxunlearn.report.comparison.panels import look, swatch
 from jaxunlearn.report.comparison.runs import ComparedRun
-from jaxunlearn.report.drawing import inline_svg, save_figure
-from jaxunlearn.report.export import write_tables
-from jaxunlearn.report.tables import html_table
-from jaxunlearn.report.templates import environment
+from jaxunlearn.report.kit.drawing import inline_svg, save_figure
+from jaxunlearn.report.kit.export import write_tables
+from jaxunlearn.report.kit.tables import html_table
+from jaxunlearn.report.kit.templates import environment
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _FOLDER = Path(__file__).parent
-_FOLDERS = (_FOLDER, _FOLDER.parent)  # its own templates, and the look of all pages
 _KINDS = ("plane", "curves", "track", "layers", "membership", "attacks")
 
 
@@ -149,7 +148,7 @@ def render_comparison(runs: Sequence[ComparedRun], drawn: Sequence[Drawn]) -> st
         The HTML text.
     """
     check_runs(runs)
-    templates = environment(*_FOLDERS)
+    templates = environment(_FOLDER)
     templates.filters.update(short=scores.short)
     templates.globals.update(
         direction=tables.direction_of,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from markupsafe import Markup
 
-from jaxunlearn.report.drawing import BLUE, INK, PAPER, WIDTH, plain_axes
-from jaxunlearn.report.tables import visible
+from jaxunlearn.report.kit.drawing import BLUE, INK, PAPER, WIDTH, plain_axes
+from jaxunlearn.report.kit.tables import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ from jaxunlearn.report.comparison.panels import ORIGINAL, RETRAINED, Look, look,
 from jaxunlearn.report.comparison.pareto import pareto_front
 from jaxunlearn.report.comparison.runs import ComparedRun
 from jaxunlearn.report.comparison.scores import finite, interval
-from jaxunlearn.report.drawing import INK, PAPER, blank, key, legend
+from jaxunlearn.report.kit.drawing import INK, PAPER, blank, key, legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

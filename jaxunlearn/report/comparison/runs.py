@@ -13,7 +13,7 @@ from jaxunlearn.report.comparison.format import (
     read_form,
 )
 from jaxunlearn.report.comparison.track import TRACK, Tracked, read_track
-from jaxunlearn.report.tables import visible
+from jaxunlearn.report.kit.tables import visible
 
 
 class Curve(NamedTuple):

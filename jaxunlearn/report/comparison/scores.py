@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from jaxunlearn.report.comparison.runs import ComparedRun
-from jaxunlearn.report.tables import text_of
+from jaxunlearn.report.kit.tables import text_of
 
 NEAR, HIGH, LOW, ZERO = "near", "high", "low", "zero"
 MARKS = {

@@ -22,7 +22,7 @@ from jaxunlearn.report.comparison.scores import (
     short,
     times,
 )
-from jaxunlearn.report.page import duration
+from jaxunlearn.report.run.page import duration
 
 _UNITS = ("", "k", "M", "G", "T", "P", "E")
 

@@ -15,8 +15,8 @@ import numpy as np
 from jaxunlearn.sealed import read_sealed, typed
 
 if TYPE_CHECKING:
-    from jaxunlearn.evaluation.intervals import Interval
     from jaxunlearn.influence import InfluenceTrack
+    from jaxunlearn.intervals import Interval
     from jaxunlearn.report.comparison.runs import ComparedRun
 
 TRACK = "influence_track.npz"
@@ -80,7 +80,7 @@ def read_track(path: Path) -> Tracked:
     Raises:
         ValueError: A file is damaged, or the two are not of the same records.
     """
-    from jaxunlearn.influence.tracking_files import load_track
+    from jaxunlearn.influence.tracking.files import load_track
 
     track = load_track(path)
     beside = path.with_suffix(".json")
@@ -131,7 +131,7 @@ def course(tracked: Tracked, method: str) -> Course:
     since when. Records without an example of their own, or with scores that are not
     finite, are not counted.
     """
-    from jaxunlearn.evaluation.intervals import LEVEL, Interval, mean_interval
+    from jaxunlearn.intervals import LEVEL, Interval, mean_interval
 
     values = np.asarray(tracked.track.scores[method], np.float64)
     known = tracked.same is not None and any(tracked.same)

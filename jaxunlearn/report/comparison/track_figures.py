@@ -10,13 +10,13 @@ from jaxunlearn.report.comparison.plane import stretch_axis
 from jaxunlearn.report.comparison.runs import ComparedRun
 from jaxunlearn.report.comparison.scores import short
 from jaxunlearn.report.comparison.track import course
-from jaxunlearn.report.drawing import BLUE, INK, key, legend
+from jaxunlearn.report.kit.drawing import BLUE, INK, key, legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from jaxunlearn.evaluation.intervals import Interval
+    from jaxunlearn.intervals import Interval
 
 _EPOCHS = "epoch (0: before training)"
 _FEW_BLOCKS = 4  # so many have names of their own in a legend

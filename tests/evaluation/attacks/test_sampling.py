@@ -47,7 +47,7 @@ def asked(model, params, tokenizer, records):
 
 @pytest.fixture(scope="module")
 def greedy(asked):
-    from jaxunlearn.evaluation.answers import answers
+    from jaxunlearn.evaluation.text.answers import answers
 
     return answers(*asked, max_new_tokens=3)
 

@@ -6,8 +6,8 @@ import io
 import numpy as np
 import pytest
 
-from jaxunlearn.evaluation.intervals import mean_interval
 from jaxunlearn.influence import InfluenceTrack, save_track
+from jaxunlearn.intervals import mean_interval
 from jaxunlearn.report import ComparedRun, read_runs
 from jaxunlearn.report.comparison.track import (
     Tracked,

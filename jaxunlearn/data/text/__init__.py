@@ -1,0 +1,1 @@
+"""Records to tokenised examples: tokenizers, chats, labels."""

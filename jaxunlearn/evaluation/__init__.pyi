@@ -1,0 +1,198 @@
+from . import (
+    aggregates as aggregates,
+)
+from . import (
+    attacks as attacks,
+)
+from . import (
+    classification as classification,
+)
+from . import (
+    internals as internals,
+)
+from . import (
+    membership as membership,
+)
+from . import (
+    retrained as retrained,
+)
+from . import (
+    suite as suite,
+)
+from . import (
+    text as text,
+)
+from .internals.concepts import (
+    concept_change as concept_change,
+)
+from .internals.concepts import (
+    concept_vector as concept_vector,
+)
+from .internals.depth import (
+    depth_score as depth_score,
+)
+from .internals.depth import (
+    layer_gaps as layer_gaps,
+)
+from .internals.depth import (
+    unlearning_depth as unlearning_depth,
+)
+from .internals.parameters import (
+    calibrated_mix as calibrated_mix,
+)
+from .internals.parameters import (
+    linear_path as linear_path,
+)
+from .internals.parameters import (
+    parameter_distance as parameter_distance,
+)
+from .internals.probes import (
+    linear_probe as linear_probe,
+)
+from .internals.probes import (
+    nearest_neighbour_accuracy as nearest_neighbour_accuracy,
+)
+from .internals.representations import (
+    example_features as example_features,
+)
+from .internals.representations import (
+    layer_cka as layer_cka,
+)
+from .internals.representations import (
+    linear_cka as linear_cka,
+)
+from .membership.separation import (
+    against_reference as against_reference,
+)
+from .membership.separation import (
+    auc as auc,
+)
+from .membership.separation import (
+    privleak as privleak,
+)
+from .membership.separation import (
+    roc_curve as roc_curve,
+)
+from .membership.separation import (
+    s_mia as s_mia,
+)
+from .membership.separation import (
+    tpr_at_fpr as tpr_at_fpr,
+)
+from .retrained.distance import (
+    retrained_distance as retrained_distance,
+)
+from .retrained.ensembles import (
+    klom as klom,
+)
+from .retrained.ensembles import (
+    noise_floor as noise_floor,
+)
+from .retrained.ensembles import (
+    u_lira as u_lira,
+)
+from .retrained.epsilon import (
+    forgetting_quality as forgetting_quality,
+)
+from .retrained.margins import (
+    classification_margin as classification_margin,
+)
+from .retrained.margins import (
+    language_model_margin as language_model_margin,
+)
+from .retrained.retraining import (
+    TrainingParts as TrainingParts,
+)
+from .retrained.retraining import (
+    retrain as retrain,
+)
+from .suite.prepared import (
+    Measured as Measured,
+)
+from .suite.prepared import (
+    Settings as Settings,
+)
+from .suite.prepared import (
+    measure as measure,
+)
+from .suite.scores import (
+    SuiteScores as SuiteScores,
+)
+from .text.answer_log import (
+    AnswerLog as AnswerLog,
+)
+from .text.answer_log import (
+    Scores as Scores,
+)
+from .text.answer_log import (
+    answer_scores as answer_scores,
+)
+from .text.facts import (
+    known_facts as known_facts,
+)
+from .text.logs import (
+    read_logs as read_logs,
+)
+from .text.logs import (
+    write_open_unlearning as write_open_unlearning,
+)
+from .text.memorization import (
+    exact_memorization as exact_memorization,
+)
+from .text.memorization import (
+    extraction_likelihoods as extraction_likelihoods,
+)
+from .text.memorization import (
+    extraction_strength as extraction_strength,
+)
+from .text.memorization import (
+    memorization_accuracy as memorization_accuracy,
+)
+from .text.memorization import (
+    perplexity as perplexity,
+)
+from .text.restoration import (
+    Fact as Fact,
+)
+from .text.restoration import (
+    knowledge as knowledge,
+)
+from .text.rouge import (
+    rouge_l as rouge_l,
+)
+from .text.token_statistics import (
+    TokenStatistics as TokenStatistics,
+)
+from .text.token_statistics import (
+    mean_losses as mean_losses,
+)
+from .text.utility import (
+    ForgetQuality as ForgetQuality,
+)
+from .text.utility import (
+    closeness_to_one as closeness_to_one,
+)
+from .text.utility import (
+    forget_quality as forget_quality,
+)
+from .text.utility import (
+    harmonic_mean as harmonic_mean,
+)
+from .text.utility import (
+    model_utility as model_utility,
+)
+from .text.utility import (
+    normalised_probability as normalised_probability,
+)
+from .text.utility import (
+    preference_for_truth as preference_for_truth,
+)
+from .text.utility import (
+    probability as probability,
+)
+from .text.utility import (
+    share_of_truth as share_of_truth,
+)
+from .text.utility import (
+    truth_ratio as truth_ratio,
+)

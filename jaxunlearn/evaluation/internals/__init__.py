@@ -1,0 +1,1 @@
+"""What is left inside: representations, probes, depth, parameters, concepts."""

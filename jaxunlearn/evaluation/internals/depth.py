@@ -1,0 +1,292 @@
+"""How deep forgetting goes: at which layers the knowledge is lacking, not only whether.
+
+Hidden states of a source model are put into the full model (the one before unlearning)
+and what it then makes of the answer is compared with what it makes of it by itself. The
+model retrained without the examples (the retained one) says what lacking means.
+
+Layers are those of :mod:`jaxunlearn.models.layer_states` from 1 to N: the output of
+each block. Column l of an array here is layer l + 1.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxunlearn.data import TokenizedData
+from jaxunlearn.data.text.examples import NO_LOSS, Example
+from jaxunlearn.models.cross_entropy import mean_over_labels, next_token_losses
+from jaxunlearn.models.gpt2 import GPT2
+from jaxunlearn.models.layer_states import continue_from, final_norm, layer_states
+from jaxunlearn.training.losses import over_batches
+from jaxunlearn.types import Batch, Params
+
+THRESHOLD = 0.05
+
+
+class Depth(NamedTuple):
+    """How much of what the retained model lacks, the unlearned model lacks too.
+
+    Attributes:
+      score: Mean over the scored examples, 0 (knowledge intact) to 1 (lacking as in the
+        retained model). None if no example is scored: the full and the retained model
+        do not differ on these tokens.
+      per_example: float64[n]; NaN where no layer is kept.
+      kept: bool[n,N], the layers that count: the retained model lacks more there than
+        the threshold.
+      gap: float64[n,N], by how many nats a token the log-probability falls with the
+        unlearned model's states.
+      gap_retained: float64[n,N], with the retained model's.
+    """
+
+    score: float | None
+    per_example: np.ndarray
+    kept: np.ndarray
+    gap: np.ndarray
+    gap_retained: np.ndarray
+
+
+def unlearning_depth(
+    model: GPT2,
+    unlearned: Params,
+    data: TokenizedData,
+    *,
+    full: Params,
+    retained: Params,
+    pad_id: int,
+    end_id: int | None = None,
+    counted: Sequence[np.ndarray] | None = None,
+    read: str = "patching",
+    threshold: float = THRESHOLD,
+    batch_size: int = 32,
+) -> Depth:
+    """Return the unlearning depth score, or its cheap variant by the logit lens.
+
+    ``D_l^S`` are the gaps of :func:`layer_gaps` with the states of S. Per example::
+
+        UDS = sum_l D_l^ret clip(D_l^unl / D_l^ret, 0, 1) / sum_l D_l^ret
+
+    over the layers with ``D_l^ret > threshold``, then the mean over the examples that
+    have such layers.
+
+    Args:
+      model: The model of all three.
+      unlearned: Parameters after unlearning.
+      data: The examples to be forgotten.
+      full: Parameters before unlearning.
+      retained: Parameters of a model trained without the examples.
+      pad_id: Token that fills the padding.
+      end_id: The end-of-text token, for ``counted=None``.
+      counted: Which tokens count: a mask of each example's ``input_ids``, of the words
+        that hold the fact. None: all labelled tokens but the end of text.
+      read: ``"patching"``, or ``"lens"``: the logit lens.
+      threshold: In nats a token.
+      batch_size: Examples at a time; changes nothing beyond rounding.
+
+    Raises:
+      ValueError: There is no example, an example has no token that counts, or an
+        option is out of range.
+
+    Cost: with patching (N + 3) / 2 forward passes and N + 1 heads for each of the two
+    sources, by the lens 2 passes and 2 N heads. To score many models, compute the
+    retained model's :func:`layer_gaps` once and use :func:`depth_score`.
+
+    Source: UDS, gnueaj/unlearning-depth-score, whose entity tokens are ``counted``. Its
+    code takes the last layer's states behind the final normalisation, which is then
+    applied twice; we take them before it.
+    """
+    gaps = [
+        layer_gaps(
+            model,
+            source,
+            data,
+            full=full,
+            pad_id=pad_id,
+            end_id=end_id,
+            counted=counted,
+            read=read,
+            batch_size=batch_size,
+        )
+        for source in (unlearned, retained)
+    ]
+    return depth_score(*gaps, threshold=threshold)
+
+
+def depth_score(
+    gap: np.ndarray, gap_retained: np.ndarray, *, threshold: float = THRESHOLD
+) -> Depth:
+    """Return the score of given gaps; see :func:`unlearning_depth`.
+
+    Args:
+      gap: [n,N], of the unlearned model.
+      gap_retained: [n,N], of the retained model, on the same examples.
+      threshold: A layer counts where ``gap_retained`` is above.
+
+    Raises:
+      ValueError: The shapes differ, there is no example, a gap is not a number, or the
+        threshold is negative.
+
+    >>> depth_score([[0.1, 0.5]], [[0.4, 0.1]]).score  # (0.1 + 0.1) / (0.4 + 0.1)
+    0.4
+    """
+    gap = np.asarray(gap, np.float64)
+    retained = np.asarray(gap_retained, np.float64)
+    if gap.shape != retained.shape or gap.ndim != 2 or gap.size == 0:
+        raise ValueError(
+            f"gap {gap.shape} and gap_retained {retained.shape}: two arrays [examples, "
+            f"layers] of one shape, not empty, are needed"
+        )
+    if not (np.isfinite(gap).all() and np.isfinite(retained).all()):
+        raise ValueError("a gap is not finite: a model's log-probabilities are not")
+    if not threshold >= 0:
+        raise ValueError(f"threshold={threshold}: 0 or above")
+    kept = retained > threshold
+    weights = np.where(kept, retained, 0.0)
+    total = weights.sum(axis=1)
+    scored = total > 0
+    lacking = np.where(kept, np.clip(gap, 0.0, weights), 0.0).sum(axis=1)
+    per_example = np.where(scored, lacking / np.where(scored, total, 1.0), np.nan)
+    score = float(per_example[scored].mean()) if scored.any() else None
+    return Depth(score, per_example, kept, gap, retained)
+
+
+def layer_gaps(
+    model: GPT2,
+    source: Params,
+    data: TokenizedData,
+    *,
+    full: Params,
+    pad_id: int,
+    end_id: int | None = None,
+    counted: Sequence[np.ndarray] | None = None,
+    read: str = "patching",
+    batch_size: int = 32,
+) -> np.ndarray:
+    """Return how much less likely the answer is with the source's states, by layer.
+
+    With patching, ``D_l = mean_t (log p_full(y_t) - log p_patched(y_t))`` over the
+    tokens that count, teacher-forced: patched is the full model in which layer l, at
+    the places that predict these tokens, holds the source's states. Other places keep
+    the full model's: what is asked is whether these states carry the fact.
+
+    By the lens, ``D_l = mean_t (log q(y_t | h_l^full) - log q(y_t | h_l^source))`` with
+    q the full model's final normalisation and head, applied to layer l as it is.
+
+    Args:
+      model: The model of both.
+      source: Parameters whose states are asked.
+      data: The examples.
+      full: Parameters of the model that reads them.
+      pad_id: As for :func:`unlearning_depth`, like the rest.
+      end_id: The end-of-text token.
+      counted: Which tokens count.
+      read: ``"patching"`` or ``"lens"``.
+      batch_size: Examples at a time.
+
+    Returns:
+      float64[n,N], in nats a token; higher = the source lacks more.
+
+    Raises:
+      ValueError: As :func:`unlearning_depth`.
+    """
+    if read not in READERS:
+        raise ValueError(f"read={read!r}: one of {', '.join(READERS)}")
+    chosen = counted_data(data, end_id, counted)
+    compute = compiled_gaps(model, read)
+    settings = {"pad_id": pad_id, "batch_size": batch_size, "axis": 1}
+    gaps = over_batches(lambda batch: compute(full, source, batch), chosen, **settings)
+    return gaps.T.astype(np.float64)
+
+
+@functools.cache
+def compiled_gaps(
+    model: GPT2, read: str
+) -> Callable[[Params, Params, Batch], jax.Array]:
+    """Return jitted gaps, one a model, so that they compile once."""
+    return jax.jit(functools.partial(READERS[read], model))
+
+
+def patching_gaps(model: GPT2, full: Params, source: Params, batch: Batch) -> jax.Array:
+    """Return the gaps of patching on the labels of a batch, float32[N,B]."""
+    labels_BT = jnp.asarray(batch["labels"])
+    # The state at place t predicts token t + 1.
+    predicts_BT = jnp.pad(labels_BT[:, 1:] != NO_LOSS, ((0, 0), (0, 1)))
+    own, theirs = (layer_states(model, p, batch) for p in (full, source))
+
+    def patched_loss(layer: tuple) -> jax.Array:
+        number, own_BTD, theirs_BTD = layer
+        states = jnp.where(predicts_BT[..., None], theirs_BTD, own_BTD)
+        hidden = continue_from(model, full, states, number, batch)
+        return label_loss(full, hidden, labels_BT)
+
+    numbers = jnp.arange(1, model.config.n_layer + 1)
+    patched = jax.lax.map(patched_loss, (numbers, own[1:], theirs[1:]))
+    return patched - label_loss(full, final_norm(model, full, own[-1]), labels_BT)
+
+
+def lens_gaps(model: GPT2, full: Params, source: Params, batch: Batch) -> jax.Array:
+    """Return the gaps of the logit lens on the labels of a batch, float32[N,B]."""
+
+    def lens_loss(states_BTD: jax.Array) -> jax.Array:
+        hidden = final_norm(model, full, states_BTD)
+        return label_loss(full, hidden, jnp.asarray(batch["labels"]))
+
+    own, theirs = (
+        layer_states(model, p, batch, keep=lens_loss)[1:] for p in (full, source)
+    )
+    return theirs - own
+
+
+READERS = {"patching": patching_gaps, "lens": lens_gaps}
+
+
+def label_loss(
+    params: Params, hidden_BTD: jax.Array, labels_BT: jax.Array
+) -> jax.Array:
+    """Return ``-mean_t log p(label)`` of each example, float32[B]."""
+    losses = next_token_losses(hidden_BTD, params["wte"]["embedding"], labels_BT)
+    return mean_over_labels(losses, labels_BT)
+
+
+def counted_data(
+    data: TokenizedData, end_id: int | None, counted: Sequence[np.ndarray] | None
+) -> TokenizedData:
+    """Return the examples with labels on the tokens that count, and on no others.
+
+    Arguments and errors as for :func:`unlearning_depth`.
+    """
+    if not data.examples:
+        raise ValueError("data is empty: there is no example to look at")
+    if counted is None and end_id is None:
+        raise ValueError(
+            "end_id=None, counted=None: give end_id, the tokenizer's eos_token_id, to "
+            "count labelled tokens without it, or counted, the tokens that count"
+        )
+    if counted is None:
+        masks = [one.labels != NO_LOSS for one in data.examples]
+        for mask, one in zip(masks, data.examples, strict=True):
+            mask[-1] &= one.labels[-1] != end_id
+    else:
+        masks = [np.asarray(mask) for mask in counted]
+    if len(masks) != len(data.examples):
+        raise ValueError(
+            f"counted has {len(masks)} masks for {len(data.examples)} examples"
+        )
+    examples = []
+    for i, (mask, one) in enumerate(zip(masks, data.examples, strict=True)):
+        if mask.dtype != bool or mask.shape != one.input_ids.shape:
+            raise ValueError(
+                f"counted[{i}] is {mask.dtype}{list(mask.shape)}: bool"
+                f"{list(one.input_ids.shape)}, one a token, is needed"
+            )
+        if not mask[1:].any():  # nothing predicts the first token
+            raise ValueError(
+                f"examples[{i}] has no token that counts (nothing predicts its first): "
+                f"leave it out, or choose other tokens with counted"
+            )
+        labels = np.where(mask, one.input_ids, NO_LOSS)
+        examples.append(Example(one.input_ids, labels, one.record))
+    return TokenizedData(tuple(examples), data.truncated, data.tokens_cut)

@@ -1,0 +1,1 @@
+"""Models really trained without the forgotten, and how to be told from them."""

@@ -1,0 +1,227 @@
+"""All that is measured of one model on the sets of an evaluation, and its scores."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxunlearn.data import (
+    TokenizedData,
+    pad_token_id,
+    prompt_and_completion,
+    tokenize,
+)
+from jaxunlearn.evaluation.membership import signals
+from jaxunlearn.evaluation.text.answer_log import AnswerLog
+from jaxunlearn.evaluation.text.answers import answers
+from jaxunlearn.evaluation.text.log_columns import ROUGES
+from jaxunlearn.evaluation.text.rouge import rouge
+from jaxunlearn.evaluation.text.token_statistics import (
+    TokenStatistics,
+    token_statistics,
+)
+from jaxunlearn.models.gpt2 import GPT2
+from jaxunlearn.types import Params
+
+HOLDOUT = "holdout"
+SHORTEST_ANSWER = 8  # tokens of room below which a prompt is too long to be asked
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How a model is measured.
+
+    Attributes:
+      max_length: Most tokens of an example.
+      max_new_tokens: Most tokens of a greedy answer; less where the model is full.
+      batch_size: Examples at a time; changes nothing beyond rounding.
+      gradient_norms: Also take the gradient-norm membership score: a backward pass an
+        example.
+      words: What counts as a word of ROUGE, see :func:`~.rouge.rouge_l`.
+    """
+
+    max_length: int
+    max_new_tokens: int = 200
+    batch_size: int = 16
+    gradient_norms: bool = False
+    words: str = "unicode"
+
+
+class Measured(NamedTuple):
+    """What one model gave on every set.
+
+    Attributes:
+      logs: Set name -> per-question measurements.
+      statistics: Set name -> token statistics of the true texts.
+      texts: Set name -> the true completions.
+      gradient_norms: Set name -> float64[n], where asked for.
+    """
+
+    logs: dict[str, AnswerLog]
+    statistics: dict[str, list[TokenStatistics]]
+    texts: dict[str, list[str]]
+    gradient_norms: dict[str, np.ndarray]
+
+
+def measure(
+    model: GPT2,
+    params: Params,
+    tokenizer: Any,
+    sets: Mapping[str, Sequence[dict]],
+    settings: Settings,
+    *,
+    progress: Callable[[str], None] | None = None,
+) -> Measured:
+    """Measure a model on sets of records.
+
+    Args:
+      model: The model.
+      params: Its parameters.
+      tokenizer: Its tokenizer.
+      sets: Set name (forget, retain, real_authors, world_facts, holdout) -> records.
+        ``paraphrased_answer`` and ``perturbed_answer`` are measured of the records that
+        have them, and those with a prompt are answered; of the others they are NaN.
+      settings: How.
+      progress: Called with what is measured next.
+
+    Raises:
+      ValueError: A loss is NaN, so the model is broken.
+
+    Cost: a forward pass over every true, paraphrased and wrong answer, and a generation
+    for each prompt.
+    """
+    found = Measured({}, {}, {}, {})
+    pad_id = pad_token_id(tokenizer)
+    for name, records in sets.items():
+        tell(progress, f"{name}: losses of {len(records)} records")
+        data = tokens_of(records, tokenizer, settings)
+        statistics = token_statistics(
+            model, params, data, pad_id=pad_id, batch_size=settings.batch_size
+        )
+        found.statistics[name] = statistics
+        found.texts[name] = [prompt_and_completion(r)[1].strip() for r in records]
+        if settings.gradient_norms and name in ("forget", HOLDOUT):
+            tell(progress, f"{name}: gradient norms")
+            found.gradient_norms[name] = signals.gradient_norm(
+                model,
+                params,
+                data,
+                pad_id=pad_id,
+                batch_size=settings.batch_size,
+                drop_last=True,
+                end_of_text=tokenizer.eos_token_id,
+            )
+        if name != HOLDOUT:
+            tell(progress, f"{name}: answers")
+            found.logs[name] = measured_answers(
+                model, params, tokenizer, records, settings, statistics
+            )
+    return found
+
+
+def measured_answers(
+    model: GPT2,
+    params: Params,
+    tokenizer: Any,
+    records: Sequence[dict],
+    settings: Settings,
+    statistics: Sequence[TokenStatistics],
+) -> AnswerLog:
+    """Return the log of a set whose true answers were measured already."""
+
+    def losses(variants: Sequence[dict]) -> np.ndarray:
+        return signals.loss(
+            token_statistics(
+                model,
+                params,
+                tokens_of(variants, tokenizer, settings),
+                pad_id=pad_token_id(tokenizer),
+                batch_size=settings.batch_size,
+            )
+        )
+
+    log: dict[str, Any] = {
+        "loss": signals.loss(statistics),
+        "tokens": np.array([float(len(one.token)) for one in statistics]),
+    }
+    size = len(records)
+    at = [i for i, r in enumerate(records) if r.get("paraphrased_answer")]
+    if at:
+        paraphrased = [
+            {**records[i], "answer": records[i]["paraphrased_answer"]} for i in at
+        ]
+        log["paraphrased_loss"] = spread(losses(paraphrased), at, size)
+    at = [i for i, r in enumerate(records) if r.get("perturbed_answer")]
+    if at:
+        wrong = [
+            {**records[i], "answer": text}
+            for i in at
+            for text in records[i]["perturbed_answer"]
+        ]
+        ends = np.cumsum([len(records[i]["perturbed_answer"]) for i in at])
+        rows = dict(zip(at, np.split(losses(wrong), ends[:-1]), strict=True))
+        unknown = np.array([np.nan])
+        log["wrong_losses"] = tuple(rows.get(i, unknown) for i in range(size))
+    pairs = [prompt_and_completion(r) for r in records]
+    at = [i for i, (prompt, _) in enumerate(pairs) if prompt]
+    if at:
+        prompts = [pairs[i][0] for i in at]
+        truths = [pairs[i][1].strip() for i in at]
+        texts = greedy_answers(model, params, tokenizer, prompts, settings)
+        for name, column in (
+            ("prompts", prompts),
+            ("answers", texts),
+            ("truths", truths),
+        ):
+            known = dict(zip(at, column, strict=True))
+            log[name] = tuple(known.get(i) for i in range(size))
+        for kind, part, name in ROUGES:
+            scores = rouge(kind, truths, texts, words=settings.words)
+            log[name] = spread(getattr(scores, part), at, size)
+    return AnswerLog(tuple(map(str, range(len(records)))), **log)
+
+
+def spread(values: np.ndarray, at: Sequence[int], size: int) -> np.ndarray:
+    """Return float64[size] with values at some places, and NaN at the others."""
+    column = np.full(size, np.nan)
+    column[at] = values
+    return column
+
+
+def greedy_answers(
+    model: GPT2,
+    params: Params,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    settings: Settings,
+) -> list[str]:
+    """Return greedy answers as long as asked for, or as the model has room for."""
+    longest = max(len(ids) for ids in tokenizer(list(prompts))["input_ids"])
+    room = model.config.n_positions - longest
+    if room < SHORTEST_ANSWER:
+        raise ValueError(
+            f"the longest prompt has {longest} tokens of n_positions="
+            f"{model.config.n_positions}: too little room for an answer; leave it out"
+        )
+    return answers(
+        model,
+        params,
+        tokenizer,
+        prompts,
+        max_new_tokens=min(settings.max_new_tokens, room),
+        batch_size=settings.batch_size,
+    )
+
+
+def tokens_of(
+    records: Sequence[dict], tokenizer: Any, settings: Settings
+) -> TokenizedData:
+    """Return records tokenised as in training."""
+    return tokenize(records, tokenizer, max_length=settings.max_length)
+
+
+def tell(progress: Callable[[str], None] | None, what: str) -> None:
+    """Say what comes next."""
+    if progress is not None:
+        progress(what)

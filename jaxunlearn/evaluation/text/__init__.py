@@ -1,0 +1,1 @@
+"""What a language model says of given texts: statistics, answers, metrics, logs."""

@@ -1,0 +1,144 @@
+"""What a model makes of each labelled token: one forward pass, from which many scores.
+
+Probability, extraction strength, exact memorisation and the membership scores differ
+only in what they do with these numbers, so they are computed once.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxunlearn.data import TokenizedData
+from jaxunlearn.data.text.examples import NO_LOSS
+from jaxunlearn.models.cross_entropy import head_logits
+from jaxunlearn.models.gpt2 import GPT2
+from jaxunlearn.training.losses import fixed_batches
+from jaxunlearn.types import Batch, Params
+
+CHUNK_TOKENS = 1024
+
+
+class TokenStatistics(NamedTuple):
+    """One example under teacher forcing: its t labelled next tokens, in order.
+
+    The last of them is the end-of-text token, unless the example was cut.
+
+    Attributes:
+      token: int32[t], the label.
+      log_probability: float32[t], log p of the label.
+      correct: bool[t], whether no token is likelier than the label.
+      mean_log_probability: float32[t], ``mu_t = sum_v p_v log p_v``.
+      variance_log_probability: float32[t], ``sum_v p_v (log p_v - mu_t)^2``.
+    """
+
+    token: np.ndarray
+    log_probability: np.ndarray
+    correct: np.ndarray
+    mean_log_probability: np.ndarray
+    variance_log_probability: np.ndarray
+
+
+def token_statistics(
+    model: GPT2,
+    params: Params,
+    data: TokenizedData,
+    *,
+    pad_id: int,
+    batch_size: int = 32,
+    length: int | None = None,
+) -> list[TokenStatistics]:
+    """Return the statistics of each example of ``data``, in its order.
+
+    Args:
+      model: The model.
+      params: Its parameters.
+      data: The tokenised examples.
+      pad_id: Token that fills the padding.
+      batch_size: Examples at a time; changes nothing beyond rounding.
+      length: Tokens to pad to; None is the longest example. Give several data sets the
+        same to compile once for all.
+
+    Cost: one forward pass; logits exist for 1,024 tokens at a time.
+    """
+    statistics = compiled_statistics(model)
+    found = []
+    for batch in fixed_batches(
+        data, pad_id=pad_id, batch_size=batch_size, length=length
+    ):
+        columns = [np.asarray(x) for x in statistics(params, batch)]
+        for row, index in enumerate(batch["index"]):
+            if index >= 0:
+                labels = batch["labels"][row, 1:]
+                at = labels != NO_LOSS
+                found.append(
+                    TokenStatistics(
+                        labels[at], *(column[row, at] for column in columns)
+                    )
+                )
+    return found
+
+
+def mean_losses(statistics: Sequence[TokenStatistics]) -> np.ndarray:
+    """Return ``L = -mean_t log p_t`` of each example, float64[n], end of text included.
+
+    Raises:
+      ValueError: There is no example, or one without a labelled token.
+    """
+    if len(statistics) == 0:
+        raise ValueError("statistics is empty: there is no example to measure")
+    empty = [i for i, one in enumerate(statistics) if len(one.token) == 0]
+    if empty:
+        raise ValueError(f"examples {empty[:5]} have no labelled token")
+    return np.array(
+        [-np.mean(one.log_probability, dtype=np.float64) for one in statistics]
+    )
+
+
+@functools.cache
+def compiled_statistics(model: GPT2) -> Callable[[Params, Batch], tuple]:
+    """Return the jitted pass over a batch, one a model, so that it compiles once."""
+    return jax.jit(functools.partial(batch_statistics, model))
+
+
+def batch_statistics(model: GPT2, params: Params, batch: Batch) -> tuple:
+    """Return four arrays [B,T-1] in the order of :class:`TokenStatistics`."""
+    hidden = model.hidden_states(params, batch)
+    embedding = params["wte"]["embedding"]
+    size, length, width = hidden.shape
+    step = min(max(1, CHUNK_TOKENS // size), length - 1)
+    chunks = -(-(length - 1) // step)
+    pad = chunks * step - (length - 1)
+    labels = jnp.maximum(jnp.asarray(batch["labels"])[:, 1:], 0)
+    hidden = jnp.pad(hidden[:, :-1], ((0, 0), (0, pad), (0, 0)))
+    labels = jnp.pad(labels, ((0, 0), (0, pad)))
+
+    def one_chunk(chunk: tuple[jax.Array, jax.Array]) -> tuple:
+        return logit_statistics(head_logits(chunk[0], embedding), chunk[1])
+
+    parts = jax.lax.map(
+        one_chunk,
+        (
+            hidden.reshape(size, chunks, step, width).swapaxes(0, 1),
+            labels.reshape(size, chunks, step).swapaxes(0, 1),
+        ),
+    )
+    return tuple(
+        x.swapaxes(0, 1).reshape(size, chunks * step)[:, : length - 1] for x in parts
+    )
+
+
+def logit_statistics(logits_BTV: jax.Array, labels_BT: jax.Array) -> tuple:
+    """Return log p, correctness, mean and variance of log p at each place, [B,T]."""
+    log_p = jax.nn.log_softmax(logits_BTV.astype(jnp.float32), axis=-1)
+    of_label = jnp.take_along_axis(log_p, labels_BT[..., None], axis=-1)[..., 0]
+    p = jnp.exp(log_p)
+    # Where p underflows to 0, p log p is 0; log p may be -inf.
+    finite = jnp.where(p > 0, log_p, 0.0)
+    mean = jnp.sum(p * finite, axis=-1)
+    variance = jnp.sum(p * jnp.square(finite - mean[..., None]), axis=-1)
+    correct = jnp.argmax(logits_BTV, axis=-1) == labels_BT
+    return of_label, correct, mean, variance

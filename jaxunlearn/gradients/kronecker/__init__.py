@@ -1,0 +1,1 @@
+"""KFAC and EK-FAC: factors, eigenbases, moments, scores through their inverse."""

@@ -1,0 +1,96 @@
+"""What EK-FAC scores keep of a pass over the data: inputs and output gradients."""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxunlearn.gradients.batching import Chosen
+from jaxunlearn.gradients.kronecker.inverse import Damping
+from jaxunlearn.gradients.kronecker.layout import Matrix
+from jaxunlearn.gradients.kronecker.sums import first_batch, matrices_at
+from jaxunlearn.gradients.taps.backward import HeadProducts, layer_taps
+from jaxunlearn.gradients.taps.outer_products import OuterProducts
+from jaxunlearn.tree import cast
+from jaxunlearn.types import Batch, Params
+
+Kept = tuple[OuterProducts | HeadProducts, ...]
+
+
+class Piece(NamedTuple):
+    """Layers of a matrix whose products are kept together."""
+
+    matrix: Matrix
+    chosen: tuple[int, ...]  # of the flat stack
+
+
+class Work(NamedTuple):
+    """The options of a run."""
+
+    train: Chosen
+    query: Chosen
+    dtype: str
+    largest: int
+    damping: Damping
+
+
+def groups_of(
+    work: Work, params: Params, data: tuple, cache_bytes: int
+) -> list[tuple[Piece, ...]] | None:
+    """Return which layers to keep in each pass; None if one alone is too large."""
+    first = first_batch(data[0])
+    matrices = matrices_at(work.train.loss, params, first, work.train.layers)
+    whole = tuple(Piece(matrix, matrix.chosen) for matrix in matrices)
+    kept = jax.eval_shape(
+        lambda p, b: collect(work.train, whole, work.dtype, p, b), params, first
+    )
+    parts = sum(1 for some in data for _ in some)
+    groups: list[list[Piece]] = [[]]
+    room = cache_bytes
+    for piece, shapes in zip(whole, kept, strict=True):
+        size = sum(
+            math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(shapes)
+        )
+        size = parts * size // len(piece.chosen)
+        if size > cache_bytes:
+            return None
+        for layer in piece.chosen:
+            if size > room:
+                groups.append([])
+                room = cache_bytes
+            room -= size
+            last = groups[-1][-1] if groups[-1] else None
+            if last is not None and last.matrix is piece.matrix:
+                groups[-1][-1] = last._replace(chosen=(*last.chosen, layer))
+            else:
+                groups[-1].append(Piece(piece.matrix, (layer,)))
+    return [tuple(group) for group in groups]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def collect(
+    chosen: Chosen, pieces: tuple[Piece, ...], dtype: str, params: Params, batch: Batch
+) -> list[Kept]:
+    """Return the products of each piece, [layers,B,T,...], in one backward pass."""
+    taps = layer_taps(chosen.loss, params, batch, layers=chosen.layers)
+
+    def keep(piece: Piece, part: OuterProducts | HeadProducts):
+        # Its matrix is a parameter: no need for a copy a batch.
+        part = part._replace(embedding=None) if isinstance(part, HeadProducts) else part
+
+        def rows(x: jax.Array) -> jax.Array:
+            stack = len(piece.matrix.stack)
+            x = x.reshape(-1, *x.shape[stack:])
+            if len(piece.chosen) < len(x):
+                x = x[jnp.array(piece.chosen)]
+            return x
+
+        return cast(jax.tree.map(rows, part), dtype)
+
+    # The bias sees what its kernel sees.
+    return [
+        tuple(keep(piece, part) for part in taps.products[piece.matrix.leaves[0]])
+        for piece in pieces
+    ]

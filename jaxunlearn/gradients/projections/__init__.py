@@ -1,0 +1,1 @@
+"""Gradients made small: seeded random and Kronecker-factored projections."""

@@ -1,0 +1,1 @@
+"""An index of projected gradients on disk: built once, asked often."""

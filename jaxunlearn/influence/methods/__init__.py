@@ -1,0 +1,1 @@
+"""The methods of :func:`~jaxunlearn.influence.scores`, one idea a file."""

@@ -1,0 +1,308 @@
+"""Query gradients times an inverse curvature: the directions of influence functions.
+
+Each function turns query gradients, a tree with leaves [Q, ...], into directions of the
+same form, and says what it inverted, with which damping, and what its solver noted.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxunlearn import tree
+from jaxunlearn.gradients import solvers
+from jaxunlearn.gradients.batching import example_count
+from jaxunlearn.gradients.kronecker.fit import KroneckerFactors, fit_ekfac, fit_kfac
+from jaxunlearn.gradients.kronecker.inverse import (
+    MEAN_EIGENVALUE,
+    Damping,
+    damping_of,
+    kronecker_inverse_vp,
+)
+from jaxunlearn.gradients.per_example import fisher_diagonal, per_example_gradients
+from jaxunlearn.gradients.solvers import Solution
+from jaxunlearn.influence.work import (
+    Work,
+    curvature_product,
+    joined,
+    mean_eigenvalue_damping,
+)
+from jaxunlearn.types import LinearMap, Params
+
+GRADIENT_BYTES = 2**32
+"""Most memory for the gradients of all training examples at once."""
+
+
+class Inverted(NamedTuple):
+    """Directions, and what they were made with."""
+
+    directions: Params
+    curvature: str
+    damping: Any
+    notes: tuple[str, ...] = ()
+
+
+def absolute_damping(work: Work) -> float:
+    """Return the damping as a number, by the rule where it is one."""
+    rule = MEAN_EIGENVALUE if work.damping is None else work.damping
+    if isinstance(rule, Damping) and rule.rule == "mean_eigenvalue":
+        return mean_eigenvalue_damping(work, rule.value)
+    return float(rule.value if isinstance(rule, Damping) else rule)
+
+
+def whole(work: Work, queries: Params) -> Params:
+    """Return the queries' gradients as trees like the parameters, 0 elsewhere."""
+    given = dict(tree.named_leaves(queries))
+    count = len(next(iter(given.values())))
+    leaves = [
+        given[name] if name in given else jnp.zeros((count, *jnp.shape(leaf)))
+        for name, leaf in tree.named_leaves(work.params)
+    ]
+    return jax.tree.unflatten(jax.tree.structure(work.params), leaves)
+
+
+def solved(
+    work: Work, queries: Params, solve: Callable[[LinearMap, Params, Any], Solution]
+) -> Inverted:
+    """Return the solutions of ``(A + damping I) x = g_q``, query by query."""
+    damping, queries = absolute_damping(work), whole(work, queries)
+    size = example_count(work.train[0])
+    train = joined(work.train)
+
+    def one(params: Params, train: Any, vector: Params, damping: Any) -> Solution:
+        product = curvature_product(work, params, train, size)
+        return solve(product, vector, damping)
+
+    compiled = jax.jit(one)
+    found, notes = [], []
+    count = jax.tree.leaves(queries)[0].shape[0]
+    for q in range(count):
+        vector = jax.tree.map(lambda x, q=q: x[q], queries)
+        solution = compiled(work.params, train, vector, jnp.float32(damping))
+        found.append(jax.device_get(solution.value))
+        status = solvers.Status(int(solution.status))
+        notes.append(
+            f"query {q}: {status.name.lower()} after {int(solution.iterations)} steps, "
+            f"residual {float(solution.residual):.2e}: {solvers.message(status)}"
+        )
+        if work.progress is not None:
+            work.progress(q + 1, count)
+    directions = jax.tree.map(lambda *x: jnp.asarray(np.stack(x)), *found)
+    return Inverted(directions, work.curvature, damping, tuple(notes))
+
+
+def by_cg(work: Work, queries: Params) -> Inverted:
+    """Conjugate gradients."""
+    return solved(
+        work,
+        queries,
+        lambda product, vector, damping: solvers.cg(
+            product,
+            vector,
+            damping=damping,
+            tolerance=work.tolerance,
+            max_steps=work.max_steps,
+        ),
+    )
+
+
+def by_ekfac_cg(work: Work, queries: Params) -> Inverted:
+    """Conjugate gradients, preconditioned by EK-FAC at the same damping."""
+    factors = kronecker_factors(work, fit_ekfac)
+
+    def solve(product: LinearMap, vector: Params, damping: Any) -> Solution:
+        def precondition(vector: Params) -> Params:
+            return kronecker_inverse_vp(factors, vector, damping=damping)
+
+        return solvers.cg(
+            product,
+            vector,
+            damping=damping,
+            tolerance=work.tolerance,
+            max_steps=work.max_steps,
+            preconditioner=precondition,
+        )
+
+    return solved(work, queries, solve)
+
+
+def by_lissa(work: Work, queries: Params) -> Inverted:
+    """LiSSA's recursion; its scale is measured by power iteration."""
+    return solved(
+        work,
+        queries,
+        lambda product, vector, damping: solvers.lissa(
+            product,
+            vector,
+            damping=damping,
+            key=work.key,
+            tolerance=work.tolerance,
+            max_steps=work.max_steps,
+        ),
+    )
+
+
+def by_lanczos(work: Work, queries: Params) -> Inverted:
+    """The leading eigenpairs (Arnoldi), and the damping alone beside them."""
+    return by_eigenpairs(work, queries, solvers.lanczos_eigenpairs)
+
+
+def by_nystroem(work: Work, queries: Params) -> Inverted:
+    """A random sketch of the curvature."""
+    return by_eigenpairs(work, queries, solvers.nystroem_eigenpairs)
+
+
+def by_eigenpairs(work: Work, queries: Params, find: Callable) -> Inverted:
+    """Return solutions with a low-rank curvature that is made once."""
+    damping = absolute_damping(work)
+    mask = None if work.layers is None else tree.select(work.params, work.layers)
+
+    def all_queries(params: Params, train: Any, queries: Params) -> tuple:
+        product = curvature_product(work, params, train, example_count(work.train[0]))
+        pairs = find(product, params, rank=work.rank, key=work.key, mask=mask)
+
+        def one(vector: Params) -> Params:
+            return solvers.low_rank(pairs, vector, damping=damping).value
+
+        return jax.lax.map(one, queries), pairs.eigenvalues, pairs.smallest
+
+    found, eigenvalues, smallest = jax.jit(all_queries)(
+        work.params, joined(work.train), whole(work, queries)
+    )
+    note = (
+        f"rank {work.rank}: eigenvalues {float(eigenvalues.max()):.3g} to "
+        f"{float(eigenvalues.min()):.3g}, smallest seen {float(smallest):.3g}"
+    )
+    return Inverted(found, work.curvature, damping, (note,))
+
+
+def by_diagonal(work: Work, queries: Params) -> Inverted:
+    """The Fisher's diagonal."""
+    diagonal = fisher_diagonal(work.loss, work.params, work.train, layers=work.layers)
+    damping = work.damping if work.damping is not None else MEAN_EIGENVALUE
+    if isinstance(damping, Damping):
+        mean = sum(float(x.sum()) for x in jax.tree.leaves(diagonal)) / work.selected
+        share = damping.value * mean
+        damping = share if damping.rule == "mean_eigenvalue" else damping.value
+    found = jax.vmap(
+        lambda vector: solvers.diagonal(diagonal, vector, damping=damping).value
+    )(whole(work, queries))
+    return Inverted(found, "fisher, diagonal", float(damping))
+
+
+def kronecker_factors(work: Work, fit: Callable) -> KroneckerFactors:
+    """Return the factors of the training data's empirical Fisher."""
+    return fit(
+        work.loss,
+        work.params,
+        work.train,
+        layers=work.layers,
+        state_path=None if work.state is None else work.state / "factors",
+        progress=work.progress,
+    )
+
+
+def by_kfac(work: Work, queries: Params) -> Inverted:
+    """K-FAC."""
+    return by_factors(work, queries, fit_kfac)
+
+
+def by_ekfac(work: Work, queries: Params) -> Inverted:
+    """EK-FAC."""
+    return by_factors(work, queries, fit_ekfac)
+
+
+def by_factors(work: Work, queries: Params, fit: Callable) -> Inverted:
+    """Return directions by Kronecker factors."""
+    factors = kronecker_factors(work, fit)
+    rule = MEAN_EIGENVALUE if work.damping is None else work.damping
+    found = kronecker_inverse_vp(factors, whole(work, queries), damping=rule)
+    told = told_damping(factors, rule)
+    return Inverted(found, f"fisher, {factors.method}", told)
+
+
+def told_damping(factors: KroneckerFactors, rule: Any) -> dict[str, list[float]]:
+    """Return the damping of each layer as plain numbers."""
+    return {
+        name: np.asarray(x).ravel().tolist()
+        for name, x in damping_of(factors, rule).items()
+    }
+
+
+def by_woodbury(work: Work, queries: Params) -> Inverted:
+    """The exact inverse of the damped Fisher, through its n gradients."""
+    damping = absolute_damping(work)
+    gradients, weight = all_gradients(work)
+    found = jax.lax.map(
+        lambda vector: (
+            solvers.woodbury_dual(
+                gradients, vector, damping=damping, weights=weight
+            ).value
+        ),
+        queries,
+    )
+    return Inverted(found, "fisher", damping)
+
+
+def by_datainf(work: Work, queries: Params) -> Inverted:
+    """DataInf: the mean of the inverses of each example's damped Fisher."""
+    gradients, weight = all_gradients(work)
+    rule = MEAN_EIGENVALUE if work.damping is None else work.damping
+    if isinstance(rule, Damping) and rule.rule == "mean_eigenvalue":
+        damping = solvers.datainf_damping(gradients, share=rule.value, weights=weight)
+    else:
+        damping = rule.value if isinstance(rule, Damping) else rule
+    found = jax.lax.map(
+        lambda vector: (
+            solvers.datainf(gradients, vector, damping=damping, weights=weight).value
+        ),
+        queries,
+    )
+    told = (
+        {
+            name: np.ravel(np.asarray(x)).tolist()
+            for name, x in tree.named_leaves(damping)
+        }
+        if isinstance(damping, dict)
+        else float(damping)
+    )
+    return Inverted(found, "fisher, DataInf", told)
+
+
+def all_gradients(work: Work) -> tuple[Params, jax.Array]:
+    """Return the gradients of all training examples and their weights.
+
+    Raises:
+      ValueError: They would take more than ``GRADIENT_BYTES``.
+    """
+    count = sum(example_count(batch) for batch in work.train)
+    needed = 4 * count * work.selected
+    if needed > GRADIENT_BYTES:
+        raise ValueError(
+            f"the gradients of {count} examples on {work.selected} parameters are "
+            f"{needed / 1e9:.1f} GB, more than {GRADIENT_BYTES / 1e9:.1f}: choose "
+            f"fewer parameters by layers=, or another method (ekfac, cg, logra)"
+        )
+    gradients = per_example_gradients(
+        work.loss, work.params, work.train, layers=work.layers
+    )
+    weight = np.concatenate([batch["weight"] for batch in work.train])
+    return gradients, jnp.asarray(weight)
+
+
+INVERSES: dict[str, Callable[[Work, Params], Inverted]] = {
+    "identity": lambda work, queries: Inverted(queries, "none", None),
+    "cg": by_cg,
+    "ekfac_cg": by_ekfac_cg,
+    "lissa": by_lissa,
+    "lanczos": by_lanczos,
+    "nystroem": by_nystroem,
+    "diagonal": by_diagonal,
+    "woodbury": by_woodbury,
+    "datainf": by_datainf,
+    "kfac": by_kfac,
+    "ekfac": by_ekfac,
+}
+"""How query gradients are multiplied by an inverse curvature."""

@@ -1,0 +1,1 @@
+"""What influence scores will cost in memory and passes, before they are computed."""

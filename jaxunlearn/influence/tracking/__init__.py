@@ -1,0 +1,1 @@
+"""Influence and losses as time series of a training run."""

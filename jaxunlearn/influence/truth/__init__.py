@@ -1,0 +1,1 @@
+"""What scores are held against: leave-one-out, subsets, removal curves."""

@@ -1,0 +1,1 @@
+"""Hugging Face checkpoints: layouts, names both ways, ``config.json``."""
