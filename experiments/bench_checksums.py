@@ -13,7 +13,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn.files import write_checksums
+from jaxunlearn.folders import write_checksums
 from jaxunlearn.gradients.projections.projection import Block, Projection
 from jaxunlearn.influence.index.build import build_index
 from jaxunlearn.influence.index.description import open_index

@@ -1,33 +1,23 @@
-"""Files that are whole or not there: written aside, renamed, hashed, locked.
+"""Files that are whole or not there: written aside, renamed, hashed.
 
-The only place that makes a temporary name and renames it. A temporary name is fresh and
-opened exclusively, so nothing is written through a link that somebody left there.
+The only place that makes a file's temporary name and renames it (``folders.py`` does so
+for folders). A temporary name is fresh and opened exclusively, so nothing is written
+through a link that somebody left there.
 """
 
-import contextlib
-import ctypes
-import fcntl
 import hashlib
 import json
 import math
 import os
-import shutil
-import socket
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-CHECKSUMS = "checksums.json"
-"""The file of a folder that holds the SHA-256 of the folder's other files."""
-
 WRITING = ".writing-"
 """What temporary names begin with."""
-
-LOCK = ".lock"
-"""The file of a folder that the process at work there holds locked."""
 
 
 def write_whole(path: Path | str, write: Callable[[Path], Any]) -> None:
@@ -236,209 +226,9 @@ def sha256_of(path: Path | str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_checksums(
-    directory: Path | str, names: Collection[str] | None = None
-) -> None:
-    """Write ``checksums.json`` into a folder: the SHA-256 of files below it.
-
-    Args:
-      directory: The folder.
-      names: The files, by relative path; None is all of them.
-    """
-    directory = Path(directory)
-    names = file_names(directory) if names is None else sorted(names)
-    found = {name: sha256_of(directory / name) for name in names}
-    write_json(directory / CHECKSUMS, {"sha256": found})
-
-
-def named_checksums(directory: Path | str) -> set[str]:
-    """Return the files that a folder's ``checksums.json`` names; none without one."""
-    return set(read_checksums(Path(directory), "restore it, or delete it"))
-
-
-def check_checksums(
-    directory: Path | str, *, remedy: str, only: Callable[[str], bool] | None = None
-) -> bool:
-    """Compare the files below a folder with its ``checksums.json``.
-
-    Args:
-      directory: The folder.
-      remedy: What the user is to do where a file is damaged; ends the message.
-      only: Says by relative path which of the files that it names are compared; None
-        compares all.
-
-    Returns:
-      Whether there was a ``checksums.json``; files that it does not name are not looked
-      at, so that a user may add some.
-
-    Raises:
-      ValueError: A file that it names is missing, or is not the one that was written.
-    """
-    directory = Path(directory)
-    for name, expected in read_checksums(directory, remedy).items():
-        file = directory / name
-        if only is not None and not only(name):
-            continue
-        if not file.is_file():
-            raise ValueError(f"{file} is missing: {remedy}")
-        if sha256_of(file) != expected:
-            raise ValueError(
-                f"{file} is damaged or was changed (its SHA-256 is not the one in "
-                f"{CHECKSUMS}): {remedy}"
-            )
-    return (directory / CHECKSUMS).exists()
-
-
-def read_checksums(directory: Path, remedy: str) -> dict[str, str]:
-    """Return the SHA-256 of each file that a folder's ``checksums.json`` names."""
-    path = directory / CHECKSUMS
-    if not path.exists():
-        return {}
-    written = read_json(path)
-    written = written.get("sha256") if isinstance(written, dict) else None
-    if not isinstance(written, dict):
-        raise ValueError(f"{path} is damaged: {remedy}")
-    for name in written:
-        # By its letters: a file itself may be a link, as in the hub's cache.
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise ValueError(f"{path} names {name!r}, outside its folder: {remedy}")
-    return written
-
-
-def file_names(directory: Path) -> list[str]:
-    """Return the files below a folder by relative path, without checksums and lock."""
-    found = (path.relative_to(directory) for path in directory.rglob("*"))
-    return sorted(
-        name.as_posix()
-        for name in found
-        if name.name not in (CHECKSUMS, LOCK) and (directory / name).is_file()
-    )
-
-
 def within(directory: Path | str, path: Path | str) -> bool:
     """Say whether ``path`` lies below ``directory``, links followed."""
     return Path(path).resolve().is_relative_to(Path(directory).resolve())
-
-
-@contextlib.contextmanager
-def locked(directory: Path | str) -> Iterator[None]:
-    """Hold a folder for this process alone; the lock ends with the process.
-
-    The folder is made if it is not there, and is gone again if nothing came into it.
-
-    Raises:
-      ValueError: Another process holds it; the message names that process.
-      OSError: Nothing can be written there.
-    """
-    directory = Path(directory)
-    writable(directory)
-    above = [directory, *directory.absolute().parents]
-    made = [folder for folder in above if not folder.exists()]
-    directory.mkdir(parents=True, exist_ok=True)
-    try:
-        with held(directory / LOCK, directory):
-            yield
-    finally:
-        for folder in made:
-            with contextlib.suppress(OSError):  # it holds something
-                folder.rmdir()
-
-
-@contextlib.contextmanager
-def locked_file(path: Path | str) -> Iterator[None]:
-    """Hold a file that is to be written, as :func:`locked` holds a folder."""
-    path = Path(path)
-    writable(path.parent)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with held(path.with_name(f".{path.name[:80]}.lock"), path):
-        yield
-
-
-@contextlib.contextmanager
-def held(lock: Path, of: Path) -> Iterator[None]:
-    """Hold ``lock``, the lock file of ``of``, and delete it afterwards."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    with contextlib.ExitStack() as stack:
-        while True:
-            descriptor = os.open(lock, flags, 0o666)
-            file = stack.enter_context(os.fdopen(descriptor, "r+", encoding="utf-8"))
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = file.read().strip() or "another process"
-                raise ValueError(
-                    f"{of} is in use by {holder}: wait until it has ended, stop it, or "
-                    f"choose another place"
-                ) from None
-            if same_file(file, lock):  # else its holder deleted it in between
-                break
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        try:
-            yield
-        finally:
-            if same_file(file, lock):
-                lock.unlink()
-
-
-def same_file(file: Any, path: Path) -> bool:
-    """Say whether an open file is the one that has the name ``path`` now."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-@contextlib.contextmanager
-def replaced_folder(out: Path | str) -> Iterator[Path]:
-    """Give a fresh folder to fill, which takes the place of ``out`` when it is whole.
-
-    Whatever fails or is killed inside, ``out`` holds either all that it held before or
-    all that was written. What stood there is kept until the new folder stands.
-
-    Yields:
-      The folder to fill, beside ``out`` (so on the same disk).
-    """
-    out = Path(out).absolute()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    previous = out.with_name(f".{out.name}.previous")
-    if previous.exists() and not out.exists():
-        os.rename(previous, out)  # killed between the two renames below
-    fresh = Path(tempfile.mkdtemp(prefix=WRITING, dir=out.parent))
-    try:
-        yield fresh
-        fresh.chmod(0o777 & ~current_umask())
-        for name in file_names(fresh):
-            sync(fresh / name)
-        if not exchanged(fresh, out):
-            shutil.rmtree(previous, ignore_errors=True)
-            if out.exists():
-                os.rename(out, previous)
-            os.rename(fresh, out)
-            shutil.rmtree(previous, ignore_errors=True)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
-def sweep(directory: Path | str) -> None:
-    """Delete what killed writers left below a folder; nobody else may write there."""
-    for path in sorted(Path(directory).rglob(f"{WRITING}*")):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def exchanged(one: Path, other: Path) -> bool:
-    """Give two folders each other's names in one step, and say whether that was done.
-
-    It is where both stand, on Linux and most of its file systems.
-    """
-    rename = getattr(ctypes.CDLL(None), "renameat2", None)
-    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    names = [os.fsencode(one), os.fsencode(other)]
-    return rename is not None and not rename(here, names[0], here, names[1], exchange)
 
 
 def sync(path: Path) -> None:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from jaxunlearn.files import check_checksums
+from jaxunlearn.folders import check_checksums
 
 REPOSITORY = re.compile(r"\w[\w.-]{,95}(/\w[\w.-]{,95})?", re.ASCII)
 FILE_SUFFIXES = (

@@ -1,6 +1,4 @@
 import os
-import subprocess
-import sys
 
 import pytest
 
@@ -90,80 +88,6 @@ def test_bytes_that_are_no_text_are_refused_by_file(tmp_path):
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="a.json: not UTF-8"):
         files.read_json(path)
-
-
-def test_every_flipped_bit_of_a_folder_is_found_and_named(tmp_path):
-    (tmp_path / "deep").mkdir()
-    for name in ("a.bin", "deep/b.bin"):
-        (tmp_path / name).write_bytes(bytes(range(7)))
-    files.write_checksums(tmp_path)
-    assert files.check_checksums(tmp_path, remedy=REMEDY)
-    (tmp_path / "added.txt").write_text("a user's own")
-    assert files.check_checksums(tmp_path, remedy=REMEDY)
-    for name in ("a.bin", "deep/b.bin"):
-        whole = (tmp_path / name).read_bytes()
-        for bit in range(8 * len(whole)):
-            flipped = bytearray(whole)
-            flipped[bit // 8] ^= 1 << bit % 8
-            (tmp_path / name).write_bytes(flipped)
-            with pytest.raises(ValueError, match=f"{name} is damaged.*{REMEDY}"):
-                files.check_checksums(tmp_path, remedy=REMEDY)
-        (tmp_path / name).unlink()
-        with pytest.raises(ValueError, match=f"{name} is missing"):
-            files.check_checksums(tmp_path, remedy=REMEDY)
-        (tmp_path / name).write_bytes(whole)
-    assert files.check_checksums(tmp_path, remedy=REMEDY)
-
-
-def test_a_folder_without_checksums_says_so_and_a_damaged_list_is_refused(tmp_path):
-    assert not files.check_checksums(tmp_path, remedy=REMEDY)
-    for text in ("[]", '{"sha256": 3}', "{"):
-        (tmp_path / files.CHECKSUMS).write_text(text)
-        with pytest.raises(ValueError, match=files.CHECKSUMS):
-            files.check_checksums(tmp_path, remedy=REMEDY)
-    (tmp_path / files.CHECKSUMS).write_text('{"sha256": {"../x": "0"}}')
-    with pytest.raises(ValueError, match="outside its folder"):
-        files.check_checksums(tmp_path, remedy=REMEDY)
-
-
-def test_a_locked_folder_names_the_process_and_is_free_after_its_death(tmp_path):
-    hold = (
-        "import sys, time; from jaxunlearn.files import locked\n"
-        "with locked(sys.argv[1]): print('held', flush=True); time.sleep(60)"
-    )
-    command = [sys.executable, "-c", hold, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout.readline() == "held\n"
-        with (
-            pytest.raises(ValueError, match=f"in use by process {other.pid} on"),
-            files.locked(tmp_path),
-        ):
-            pass
-        other.kill()
-    with files.locked(tmp_path):
-        pass
-
-
-def test_a_folder_is_swapped_whole(tmp_path):
-    out = tmp_path / "out"
-    with files.replaced_folder(out) as fresh:
-        (fresh / "a").write_text("1")
-    assert (out / "a").read_text() == "1"
-    with pytest.raises(RuntimeError), files.replaced_folder(out) as fresh:
-        half(fresh / "b")
-    assert os.listdir(out) == ["a"]
-    with files.replaced_folder(out) as fresh:
-        (fresh / "b").write_text("2")
-    assert os.listdir(out) == ["b"]
-    assert os.listdir(tmp_path) == ["out"]
-
-
-def test_a_folder_killed_between_the_two_renames_comes_back(tmp_path):
-    (tmp_path / ".out.previous").mkdir()
-    (tmp_path / ".out.previous" / "a").write_text("1")
-    with pytest.raises(RuntimeError), files.replaced_folder(tmp_path / "out") as fresh:
-        half(fresh / "b")
-    assert (tmp_path / "out" / "a").read_text() == "1"
 
 
 def test_a_place_that_cannot_be_written_is_told_before_the_work(tmp_path):

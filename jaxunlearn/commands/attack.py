@@ -13,7 +13,7 @@ from jaxunlearn.commands.arguments import check_number, listed
 from jaxunlearn.commands.attack_inputs import RECORDS, Inputs, prepare, read_given
 from jaxunlearn.commands.console import console, say, working
 from jaxunlearn.commands.outputs import check_output
-from jaxunlearn.files import locked_file
+from jaxunlearn.locks import locked_file
 from jaxunlearn.provenance import versions
 from jaxunlearn.report import console_table
 from jaxunlearn.report.comparison.format import SHAPES, check

@@ -13,7 +13,8 @@ from jaxunlearn.commands.arguments import check_number
 from jaxunlearn.commands.console import console
 from jaxunlearn.commands.demo_results import collect, tell_results, write_records
 from jaxunlearn.commands.demo_story import World, make_world, remove, tell
-from jaxunlearn.files import LOCK, locked, read_json, write_json
+from jaxunlearn.files import read_json, write_json
+from jaxunlearn.locks import LOCK, locked
 from jaxunlearn.report import write_report
 
 MOST_PEOPLE = 40_000

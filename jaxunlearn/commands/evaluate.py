@@ -17,7 +17,7 @@ from jaxunlearn.evaluation.text.logs import (
 )
 from jaxunlearn.evaluation.text.open_unlearning_log import plain
 from jaxunlearn.evaluation.text.rouge import splitter
-from jaxunlearn.files import locked_file
+from jaxunlearn.locks import locked_file
 from jaxunlearn.provenance import versions
 from jaxunlearn.report import console_table
 from jaxunlearn.sealed import write_sealed

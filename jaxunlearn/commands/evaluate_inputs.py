@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jaxunlearn.commands.lengths import check_max_length
 from jaxunlearn.data import load_tokenizer, match, read_records
 from jaxunlearn.evaluation.suite.prepared import HOLDOUT, Settings
-from jaxunlearn.files import locked
+from jaxunlearn.locks import locked
 from jaxunlearn.models import load_pretrained
 from jaxunlearn.training import open_run
 

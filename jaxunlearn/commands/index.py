@@ -22,7 +22,7 @@ from jaxunlearn.commands.influence_results import (
 )
 from jaxunlearn.commands.outputs import check_folder, check_output
 from jaxunlearn.data import record_text
-from jaxunlearn.files import locked
+from jaxunlearn.locks import locked
 from jaxunlearn.provenance import data_hash, params_hash
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from jaxunlearn.commands.influence_results import (
     with_tokens,
 )
 from jaxunlearn.commands.outputs import check_output
-from jaxunlearn.files import locked_file
+from jaxunlearn.locks import locked_file
 
 FROM_PYTHON = {
     "source": "influence.scores(..., method='source', checkpoints=[Checkpoint(...)])",

@@ -23,7 +23,7 @@ from jaxunlearn.data import (
     tokenize,
     train_tokenizer,
 )
-from jaxunlearn.files import locked
+from jaxunlearn.locks import locked
 from jaxunlearn.report import console_table
 
 if TYPE_CHECKING:

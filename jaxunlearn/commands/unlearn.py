@@ -25,7 +25,8 @@ from jaxunlearn.commands.unlearn_result import (
     write_result,
 )
 from jaxunlearn.data import pad_token_id
-from jaxunlearn.files import locked, write_json
+from jaxunlearn.files import write_json
+from jaxunlearn.locks import locked
 from jaxunlearn.provenance import params_hash, versions
 from jaxunlearn.report import console_table
 from jaxunlearn.report.run.model_card import model_card

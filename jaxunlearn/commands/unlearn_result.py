@@ -17,16 +17,14 @@ from jaxunlearn.commands.removal import RESULT, Found, Removal
 from jaxunlearn.commands.unlearn_options import READS, Options
 from jaxunlearn.data.requests.closeness import plain, words
 from jaxunlearn.data.requests.request import subject_of
-from jaxunlearn.files import (
-    LOCK,
+from jaxunlearn.files import within, write_json, write_text
+from jaxunlearn.folders import (
     file_names,
     named_checksums,
     replaced_folder,
-    within,
     write_checksums,
-    write_json,
-    write_text,
 )
+from jaxunlearn.locks import LOCK
 from jaxunlearn.provenance import data_hash
 
 PATHS = ("model", "retain", "run", "data", "unseen")

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import tree
-from jaxunlearn.files import LOCK, WRITING, finite, read_arrays, write_arrays
+from jaxunlearn.files import WRITING, finite, read_arrays, write_arrays
 from jaxunlearn.influence.methods.inverses import Inverted
 from jaxunlearn.influence.work import Work
+from jaxunlearn.locks import LOCK
 from jaxunlearn.provenance import params_hash
 from jaxunlearn.sealed import read_sealed, write_sealed
 from jaxunlearn.types import Batch

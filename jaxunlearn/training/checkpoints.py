@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import orbax.checkpoint as ocp
 
-from jaxunlearn.files import check_checksums, replaced_folder, write_checksums
+from jaxunlearn.folders import check_checksums, replaced_folder, write_checksums
 from jaxunlearn.sealed import unchecked
 from jaxunlearn.training.recipe import TrainingState
 from jaxunlearn.types import Params

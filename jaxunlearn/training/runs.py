@@ -19,14 +19,9 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxunlearn.data import TokenizedData, check_tokenizer, load_tokenizer, tokenize
-from jaxunlearn.files import (
-    CHECKSUMS,
-    LOCK,
-    check_checksums,
-    parse_json,
-    write_checksums,
-    write_text,
-)
+from jaxunlearn.files import parse_json, write_text
+from jaxunlearn.folders import CHECKSUMS, check_checksums, write_checksums
+from jaxunlearn.locks import LOCK
 from jaxunlearn.models.gpt2 import GPT2, GPT2Config
 from jaxunlearn.provenance import data_hash, params_hash, versions
 from jaxunlearn.sealed import read_sealed, typed, write_sealed

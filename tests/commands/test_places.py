@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from jaxunlearn import files
+from jaxunlearn import locks
 
 NAMES = ["a[x] [/red]", "b\\c :smile:", "50%20 *?", "Ñandú ü", "~{y}'q'"]
 
@@ -103,7 +103,7 @@ def test_a_second_process_is_told_of_the_first(cli, tiny, tmp_path, capsys):
     out = tmp_path / "run"
     common = ("--model", tiny.model, "--train", tiny.train)
     scored = tmp_path / "scores.npz"
-    with files.locked(out), files.locked_file(scored):
+    with locks.locked(out), locks.locked_file(scored):
         assert train(cli, tiny, out) == 2
         assert f"in use by process {os.getpid()} on" in capsys.readouterr().err
         assert cli("index", "build", *common, "--out", out) == 2

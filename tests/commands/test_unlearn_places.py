@@ -145,7 +145,7 @@ for after in range(1, kills):
     _, status = os.waitpid(pid, 0)
     done += os.WIFEXITED(status)
     told = json.loads((place / "out/unlearning.json").read_text())["value"]
-    from jaxunlearn.files import check_checksums
+    from jaxunlearn.folders import check_checksums
     assert check_checksums(place / "out", remedy="")
     assert json.loads((place / "out/config.json").read_text())["value"] == told
     bits = np.frombuffer((place / "out/model.safetensors").read_bytes(), int)

@@ -8,7 +8,8 @@ import yaml
 
 from jaxunlearn.cli import main
 from jaxunlearn.data import read_records
-from jaxunlearn.files import check_checksums, sha256_of
+from jaxunlearn.files import sha256_of
+from jaxunlearn.folders import check_checksums
 from jaxunlearn.provenance import data_hash, params_hash
 from jaxunlearn.report.run.model_card import model_card
 

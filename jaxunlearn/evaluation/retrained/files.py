@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxunlearn.data import TokenizedData
-from jaxunlearn.files import LOCK, sweep
+from jaxunlearn.folders import sweep
+from jaxunlearn.locks import LOCK
 from jaxunlearn.models.gpt2 import GPT2
 from jaxunlearn.provenance import versions
 from jaxunlearn.sealed import read_sealed, typed, write_sealed

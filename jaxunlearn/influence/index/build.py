@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import provenance
-from jaxunlearn.files import LOCK, WRITING, sweep
+from jaxunlearn.files import WRITING
+from jaxunlearn.folders import sweep
 from jaxunlearn.gradients.projections.projection import (
     Block,
     Matrices,
@@ -38,6 +39,7 @@ from jaxunlearn.influence.index.description import (
 )
 from jaxunlearn.influence.index.encoding import encode
 from jaxunlearn.influence.index.query import stored_ids
+from jaxunlearn.locks import LOCK
 from jaxunlearn.types import Batch
 
 # Compiled once for all builds of a layout.

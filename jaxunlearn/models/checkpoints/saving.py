@@ -13,16 +13,13 @@ import jax
 import numpy as np
 
 from jaxunlearn.data.text.tokenizer import is_tokenizer_file
-from jaxunlearn.files import (
+from jaxunlearn.files import read_json, row_by_row, write_json, write_tensors
+from jaxunlearn.folders import (
     CHECKSUMS,
     file_names,
     named_checksums,
-    read_json,
     replaced_folder,
-    row_by_row,
     write_checksums,
-    write_json,
-    write_tensors,
 )
 from jaxunlearn.models.checkpoints.config_file import (
     config_options,

@@ -10,7 +10,7 @@ import pytest
 import safetensors.numpy
 from safetensors import safe_open
 
-from jaxunlearn import files
+from jaxunlearn import folders
 from jaxunlearn.data import load_tokenizer, train_tokenizer
 from jaxunlearn.models import GPT2, load_config, load_pretrained, save_pretrained
 from jaxunlearn.models.checkpoints import saving
@@ -139,7 +139,7 @@ def test_a_full_disk_loses_nothing(tiny, saved, monkeypatch, where, assert_same_
     elif where == "checksums":
         monkeypatch.setattr(saving, "write_checksums", raise_disk_full)
     else:
-        monkeypatch.setattr(files, "exchanged", raise_disk_full)
+        monkeypatch.setattr(folders, "exchanged", raise_disk_full)
     with pytest.raises(OSError, match="No space left"):
         save_pretrained(model, changed, saved, tokenizer=tokenizer)
     monkeypatch.undo()

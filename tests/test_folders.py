@@ -1,0 +1,71 @@
+import os
+
+import pytest
+
+from jaxunlearn import folders
+
+REMEDY = "write it again"
+
+
+def half(temporary):
+    temporary.write_text("half of the second")
+    raise RuntimeError("the disk is full, say")
+
+
+def test_every_flipped_bit_of_a_folder_is_found_and_named(tmp_path):
+    (tmp_path / "deep").mkdir()
+    for name in ("a.bin", "deep/b.bin"):
+        (tmp_path / name).write_bytes(bytes(range(7)))
+    folders.write_checksums(tmp_path)
+    assert folders.check_checksums(tmp_path, remedy=REMEDY)
+    (tmp_path / "added.txt").write_text("a user's own")
+    assert folders.check_checksums(tmp_path, remedy=REMEDY)
+    for name in ("a.bin", "deep/b.bin"):
+        whole = (tmp_path / name).read_bytes()
+        for bit in range(8 * len(whole)):
+            flipped = bytearray(whole)
+            flipped[bit // 8] ^= 1 << bit % 8
+            (tmp_path / name).write_bytes(flipped)
+            with pytest.raises(ValueError, match=f"{name} is damaged.*{REMEDY}"):
+                folders.check_checksums(tmp_path, remedy=REMEDY)
+        (tmp_path / name).unlink()
+        with pytest.raises(ValueError, match=f"{name} is missing"):
+            folders.check_checksums(tmp_path, remedy=REMEDY)
+        (tmp_path / name).write_bytes(whole)
+    assert folders.check_checksums(tmp_path, remedy=REMEDY)
+
+
+def test_a_folder_without_checksums_says_so_and_a_damaged_list_is_refused(tmp_path):
+    assert not folders.check_checksums(tmp_path, remedy=REMEDY)
+    for text in ("[]", '{"sha256": 3}', "{"):
+        (tmp_path / folders.CHECKSUMS).write_text(text)
+        with pytest.raises(ValueError, match=folders.CHECKSUMS):
+            folders.check_checksums(tmp_path, remedy=REMEDY)
+    (tmp_path / folders.CHECKSUMS).write_text('{"sha256": {"../x": "0"}}')
+    with pytest.raises(ValueError, match="outside its folder"):
+        folders.check_checksums(tmp_path, remedy=REMEDY)
+
+
+def test_a_folder_is_swapped_whole(tmp_path):
+    out = tmp_path / "out"
+    with folders.replaced_folder(out) as fresh:
+        (fresh / "a").write_text("1")
+    assert (out / "a").read_text() == "1"
+    with pytest.raises(RuntimeError), folders.replaced_folder(out) as fresh:
+        half(fresh / "b")
+    assert os.listdir(out) == ["a"]
+    with folders.replaced_folder(out) as fresh:
+        (fresh / "b").write_text("2")
+    assert os.listdir(out) == ["b"]
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_a_folder_killed_between_the_two_renames_comes_back(tmp_path):
+    (tmp_path / ".out.previous").mkdir()
+    (tmp_path / ".out.previous" / "a").write_text("1")
+    with (
+        pytest.raises(RuntimeError),
+        folders.replaced_folder(tmp_path / "out") as fresh,
+    ):
+        half(fresh / "b")
+    assert (tmp_path / "out" / "a").read_text() == "1"
