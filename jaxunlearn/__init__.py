@@ -1,6 +1,6 @@
 """Remove the influence of chosen training examples from a trained JAX/Flax model.
 
-Rooms: :mod:`~jaxunlearn.data`, :mod:`~jaxunlearn.models`,
+Rooms: :mod:`~jaxunlearn.data`, :mod:`~jaxunlearn.models`, :mod:`~jaxunlearn.tasks`,
 :mod:`~jaxunlearn.gradients`, :mod:`~jaxunlearn.training`,
 :mod:`~jaxunlearn.influence`, :mod:`~jaxunlearn.unlearning`,
 :mod:`~jaxunlearn.evaluation`, :mod:`~jaxunlearn.report`, and
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
         report as report,
     )
     from jaxunlearn import (
+        tasks as tasks,
+    )
+    from jaxunlearn import (
         training as training,
     )
     from jaxunlearn import (
@@ -50,6 +53,7 @@ __all__ = [
     "influence",
     "models",
     "report",
+    "tasks",
     "training",
     "tree",
     "types",

@@ -34,3 +34,44 @@ class PerExampleLoss(Protocol):
     def __call__(self, params: Params, batch: Batch, /) -> jax.Array:
         """Return the loss of each example, float32[B]; padding examples give 0."""
         ...
+
+
+class Task(Protocol):
+    """A per-example loss that can be asked for more than its value.
+
+    A task is a frozen dataclass that is registered as a pytree: settings are static,
+    arrays (normalization statistics, an adjacency matrix) are leaves, so they are
+    arguments of a compiled program and not constants in it. Whatever takes a loss takes
+    a task. Only the call is required; a task that has not one of the others lacks the
+    attribute, and what needs it says so before any work.
+
+    A task may also have ``stacked``: the names of the folders whose leaves are stacked
+    over layers (:func:`jaxunlearn.tree.select`).
+    """
+
+    def __call__(
+        self, params: Params, batch: Batch, /, *, key: jax.Array | None = None
+    ) -> jax.Array:
+        """Return the loss of each example, float32[B]; padding examples give 0.
+
+        ``key`` turns on what is random; an example's draws come from (key, ``index``).
+        """
+        ...
+
+    def outputs(self, params: Params, batch: Batch, /) -> jax.Array:
+        """Return logits, predictions or embeddings, [B,...,K]."""
+        ...
+
+    def targets(self, batch: Batch, /) -> jax.Array:
+        """Return what outputs are judged against, [B,...]; -100 means nothing."""
+        ...
+
+    def loss_of_outputs(self, outputs: jax.Array, batch: Batch, /) -> jax.Array:
+        """Return the loss of each example from its outputs, float32[B]."""
+        ...
+
+    def states(
+        self, params: Params, batch: Batch, /, *, keep: Callable[[jax.Array], Any]
+    ) -> Any:
+        """Return ``keep`` of the activations of every layer, stacked over layers."""
+        ...
