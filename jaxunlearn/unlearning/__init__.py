@@ -1,30 +1,36 @@
 """Removing the influence of chosen training examples from a trained model."""
 
-from jaxunlearn.unlearning.calibration import Limits, Outcome, Trial, calibrate, explain
+from jaxunlearn.unlearning.calibration import Limits, calibrate
 from jaxunlearn.unlearning.change import changed_leaves
-from jaxunlearn.unlearning.first_epoch import ascent_direction, first_epoch
-from jaxunlearn.unlearning.gradient_ascent import gradient_ascent
-from jaxunlearn.unlearning.iterative import (
-    Path,
-    iterative_first_epoch,
+from jaxunlearn.unlearning.edits.ascent import gradient_ascent
+from jaxunlearn.unlearning.edits.one_by_one import iterative_first_epoch
+from jaxunlearn.unlearning.edits.recorded import ascent_direction, first_epoch
+from jaxunlearn.unlearning.edits.rounds import (
+    UnlearningPath,
     iterative_unlearning,
     recorded_then_fresh,
 )
-from jaxunlearn.unlearning.path import (
+from jaxunlearn.unlearning.false_stops import FalseStop, false_stop
+from jaxunlearn.unlearning.forms import Direction, Losses, Method, Objective, Sets
+from jaxunlearn.unlearning.methods import METHODS
+from jaxunlearn.unlearning.outcome import (
+    Cost,
+    Outcome,
     PathPoint,
-    Rule,
-    Stop,
-    exposures,
-    first_stop,
-    history_of,
+    Status,
+    Trial,
+    explain,
 )
 from jaxunlearn.unlearning.stopping import (
-    FalseStop,
+    Rule,
+    Stop,
     all_of,
     any_of,
     exposure_limit,
-    false_stop,
+    exposures,
+    first_stop,
     held,
+    history_of,
     membership_at_chance,
     no_progress,
     retain_limit,
@@ -33,14 +39,22 @@ from jaxunlearn.unlearning.stopping import (
 )
 
 __all__ = [
+    "Cost",
+    "Direction",
     "FalseStop",
     "Limits",
+    "Losses",
+    "METHODS",
+    "Method",
+    "Objective",
     "Outcome",
-    "Path",
     "PathPoint",
     "Rule",
+    "Sets",
+    "Status",
     "Stop",
     "Trial",
+    "UnlearningPath",
     "all_of",
     "any_of",
     "ascent_direction",

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from jaxunlearn import tree
 from jaxunlearn.types import Params
+from jaxunlearn.unlearning.outcome import Outcome, Status, Trial
 
 FIRST_RELATIVE_STEP = 1e-3
 
@@ -64,48 +65,18 @@ def highest_retain_loss(before: float, limits: Limits) -> float:
     return min(allowed, default=math.inf)
 
 
-class Trial(NamedTuple):
-    """One scale that was tried."""
-
-    scale: float
-    forget: float  # forget loss there
-    retain: float  # retain loss there
-    relative_step: float  # |change of the parameters| / |parameters of the layers|
-
-
-class Outcome(NamedTuple):
-    """What unlearning came to. ``params`` keep every limit, whatever the status.
-
-    Status: ``reached``; ``already`` (the loss is at the target without a step);
-    ``given_scale`` (applied as given, short of the target); ``no_change`` (a given step
-    is lost in rounding); ``retain_limit``, ``step_limit`` (the target lies beyond a
-    limit); ``no_ascent`` (the direction does not raise the forget loss); ``trials``
-    (too few allowed).
-    """
-
-    params: Params
-    status: str
-    scale: float
-    trials: tuple[Trial, ...]
-
-    @property
-    def reached(self) -> bool:
-        """Whether what was asked for was done: the target met, or the scale applied."""
-        return self.status in ("reached", "already", "given_scale")
-
-
-def passed_limit(trial: Trial, retain_before: float, limits: Limits) -> str | None:
+def passed_limit(trial: Trial, retain_before: float, limits: Limits) -> Status | None:
     """Return the status of the limit that a trial passes, or None.
 
     A loss that is not a finite number passes no limit, whatever is allowed.
     """
     if not math.isfinite(trial.forget) or not math.isfinite(trial.retain):
-        return "retain_limit"
+        return Status.RETAIN_LIMIT
     if not trial.retain <= highest_retain_loss(retain_before, limits):
-        return "retain_limit"
+        return Status.RETAIN_LIMIT
     step = limits.max_relative_step
     if step is not None and not abs(trial.relative_step) <= step:
-        return "step_limit"
+        return Status.STEP_LIMIT
     return None
 
 
@@ -175,24 +146,24 @@ def calibrate(
         trials.append(trial)
         return trial
 
-    def broken(trial: Trial) -> str | None:
+    def broken(trial: Trial) -> Status | None:
         return passed_limit(trial, retain_before, limits)
 
-    def outcome(status: str, trial: Trial | None) -> Outcome:
+    def outcome(status: Status, trial: Trial | None) -> Outcome:
         if trial is None:
-            return Outcome(params, status, 0.0, tuple(trials))
-        return Outcome(at(trial.scale), status, trial.scale, tuple(trials))
+            return Outcome(params, status, 0, tuple(trials), scale=0.0)
+        return Outcome(at(trial.scale), status, 1, tuple(trials), scale=trial.scale)
 
     if scale is not None:
         trial = attempt(scale)
-        status = "no_change" if trial.relative_step == 0 else broken(trial)
+        status = Status.NO_CHANGE if trial.relative_step == 0 else broken(trial)
         if status is not None:
             return outcome(status, None)
         near = trial.forget >= target
-        return outcome("reached" if near else "given_scale", trial)
+        return outcome(Status.REACHED if near else Status.GIVEN_SCALE, trial)
     start = forget_loss(params)
     if start >= target:
-        return outcome("already", None)
+        return outcome(Status.ALREADY, None)
     low, high = 0.0, FIRST_RELATIVE_STEP * layer_norm / length
     while True:
         trial = attempt(high)
@@ -201,9 +172,9 @@ def calibrate(
         status = broken(trial)
         if status is not None:
             ascended = any(t.forget > start for t in trials)
-            return outcome(status if ascended else "no_ascent", None)
+            return outcome(status if ascended else Status.NO_ASCENT, None)
         if len(trials) >= limits.max_trials:
-            return outcome("trials", None)
+            return outcome(Status.TRIALS, None)
         low, high = high, 2 * high
     best = trial
     while (
@@ -217,42 +188,4 @@ def calibrate(
         else:
             low = middle.scale
     status = broken(best)
-    return outcome(status or "reached", None if status else best)
-
-
-def explain(outcome: Outcome, target: float, retain_before: float) -> str:
-    """Return one sentence on an outcome, with the remedy where it failed."""
-    if outcome.status in ("reached", "already"):
-        return "The forget loss is at its target."
-    if not outcome.trials:
-        return "No step was tried."
-    # The point that was judged: the nearest at the target, else the furthest short.
-    last = min(
-        outcome.trials,
-        key=lambda t: (
-            not math.isfinite(t.forget),
-            t.forget < target,
-            abs(t.forget - target),
-        ),
-    )
-    rise = 100 * (last.retain / retain_before - 1)
-    seen = (
-        f"at forget loss {last.forget:.3f} (target {target:.3f}) retain loss has "
-        f"changed by {last.retain - retain_before:+.4f} nats ({rise:+.2f} %) and the "
-        f"layers by {100 * last.relative_step:.1f} %"
-    )
-    remedy = {
-        "retain_limit": "Refused, retain loss would rise too far: {}. Allow more with "
-        "max_retain_nats or max_retain_increase, lower the target, or choose other "
-        "layers.",
-        "step_limit": "Refused, the step would be too long: {}. Allow more with "
-        "max_relative_step, lower the target, or choose other layers.",
-        "no_ascent": "Refused, this direction does not raise the forget loss: {}. "
-        "Choose other layers or epochs.",
-        "no_change": "Refused, the step is lost in rounding and no weight changes: {}. "
-        "Give a larger scale.",
-        "trials": "Not finished within max_trials: {}.",
-        "rounds": "Not finished within max_rounds: {}.",
-        "given_scale": "The given scale was applied; {}.",
-    }
-    return remedy[outcome.status].format(seen)
+    return outcome(status or Status.REACHED, None if status else best)

@@ -12,10 +12,11 @@ from typing import NamedTuple
 from jaxunlearn import tree
 from jaxunlearn.training.recorded_gradient import RecordedGradient
 from jaxunlearn.types import Params
-from jaxunlearn.unlearning.calibration import Limits, Measure, Outcome, explain
+from jaxunlearn.unlearning.calibration import Limits, Measure
 from jaxunlearn.unlearning.change import changed_leaves
-from jaxunlearn.unlearning.first_epoch import DEFAULT_PART, first_epoch
-from jaxunlearn.unlearning.gradient_ascent import gradient_ascent
+from jaxunlearn.unlearning.edits.ascent import gradient_ascent
+from jaxunlearn.unlearning.edits.recorded import DEFAULT_PART, first_epoch
+from jaxunlearn.unlearning.outcome import Outcome, explain
 
 FIRST_EPOCH = "first-epoch unlearning"
 TIED = "first-epoch, tied embedding"

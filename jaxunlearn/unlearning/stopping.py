@@ -1,4 +1,4 @@
-"""When to stop unlearning: rules on the path so far, and what a rule missed.
+"""When to stop unlearning: rules on the path so far.
 
 A rule takes the points of a path, the first of them before any step, and returns None
 or the reason to stop. It sees what was measured and nothing else, so that any rule can
@@ -6,27 +6,61 @@ be asked afterwards where it would have stopped on a path that went on.
 """
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
-from jaxunlearn.unlearning.path import History, PathPoint, Rule, exposures, first_stop
+from jaxunlearn.unlearning.outcome import PathPoint, Trial
+
+History = Sequence[PathPoint]
+
+Rule = Callable[[History], str | None]
+"""From the points so far to the reason to stop, or None."""
 
 
-class FalseStop(NamedTuple):
-    """A stop while the model still knew.
-
-    Attributes:
-      position: Of the history, where the rule stopped.
-      reason: What the rule said.
-      truth: What the truth measure was there.
-      forgotten_from: The first later position at which it says forgotten, and after
-        which it never again says known; None if there is none.
-    """
+class Stop(NamedTuple):
+    """Where a rule stops: the position in the history, and why."""
 
     position: int
     reason: str
-    truth: float
-    forgotten_from: int | None
+
+
+def first_stop(history: History, rule: Rule) -> Stop | None:
+    """Return where a rule would have ended this path, or None."""
+    for position in range(len(history)):
+        reason = rule(history[: position + 1])
+        if reason is not None:
+            return Stop(position, reason)
+    return None
+
+
+def exposures(history: History) -> dict[Any, int]:
+    """Return how often a step went along each example's direction.
+
+    >>> exposures([PathPoint(0, 1, 1), PathPoint(1, 2, 1, example=7)])
+    {7: 1}
+    """
+    return dict(Counter(p.example for p in history if p.example is not None))
+
+
+def history_of(
+    trials: Iterable[Trial], *, forget: float, retain: float
+) -> list[PathPoint]:
+    """Return the path of an outcome's trials, for rules to be asked.
+
+    Of ``gradient_ascent`` and ``iterative_first_epoch`` the trials are the path; of
+    ``calibrate`` they are in the order of the search, not of the scale.
+
+    Args:
+      trials: Of the outcome.
+      forget: Forget loss before the first step.
+      retain: Retain loss before it.
+    """
+    points = [PathPoint(0, forget, retain)]
+    return points + [
+        PathPoint(i, t.forget, t.retain, scale=t.scale, relative_step=t.relative_step)
+        for i, t in enumerate(trials, start=1)
+    ]
 
 
 def target_reached(target: float) -> Rule:
@@ -229,56 +263,6 @@ def all_of(*rules: Rule) -> Rule:
         return "; ".join(told) if len(told) == len(rules) else None
 
     return rule
-
-
-def false_stop(
-    history: History,
-    rule: Rule,
-    truth: Sequence[float],
-    *,
-    threshold: float,
-    higher_is_known: bool = True,
-) -> FalseStop | None:
-    """Return where the rule would have stopped although the data were still known.
-
-    Args:
-      history: The points of a path.
-      rule: The rule in question, which does not see the truth.
-      truth: At each point, a measure that the rule does not use: extraction strength
-        (higher is known), steps to relearn (lower is known).
-      threshold: What the measure is of a model retrained without the data, with what
-        noise allows: beyond it the data are known.
-      higher_is_known: Which side of the threshold is beyond.
-
-    Returns:
-      The false stop; None if the rule never stops, or stops where the data are
-      forgotten.
-
-    Raises:
-      ValueError: ``truth`` is not of every point, or holds what is no number.
-
-    >>> points = [PathPoint(i, forget, 1.0) for i, forget in enumerate([0, 2, 1, 3])]
-    >>> false_stop(points, target_reached(1.5), [1, 0.8, 0.9, 0.1], threshold=0.2)[0]
-    1
-    >>> false_stop(points, held(target_reached(0.9), 3), [1, 0.8, 0.9, 0.1],
-    ...            threshold=0.2)
-    """
-    finite("threshold", threshold)
-    if len(truth) != len(history):
-        raise ValueError(
-            f"truth has {len(truth)} values for {len(history)} points of the history"
-        )
-    if any(math.isnan(value) for value in truth):
-        raise ValueError("truth holds NaN: measure it at every point")
-    known = [
-        value > threshold if higher_is_known else value < threshold for value in truth
-    ]
-    stop = first_stop(history, rule)
-    if stop is None or not known[stop.position]:
-        return None
-    last = max(i for i, one in enumerate(known) if one)
-    forgotten = last + 1 if last + 1 < len(known) else None
-    return FalseStop(*stop, float(truth[stop.position]), forgotten)
 
 
 def finite(name: str, value: float) -> None:

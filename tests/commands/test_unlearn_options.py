@@ -166,6 +166,6 @@ def test_a_config_without_options_is_named(tmp_path, content):
 
 
 def test_the_command_s_default_part_is_the_library_s():
-    from jaxunlearn.unlearning.first_epoch import DEFAULT_PART
+    from jaxunlearn.unlearning.edits.recorded import DEFAULT_PART
 
     assert READS["first_epoch", "oneshot"]["part"] == DEFAULT_PART

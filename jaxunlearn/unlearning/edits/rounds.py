@@ -1,4 +1,4 @@
-"""Iterative unlearning: one example a round, and all looked at again after it."""
+"""Rounds of unlearning: one example at a time, and all looked at again after it."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -8,24 +8,15 @@ import numpy as np
 
 from jaxunlearn import tree
 from jaxunlearn.types import Params
-from jaxunlearn.unlearning.calibration import (
-    Limits,
-    Measure,
-    Outcome,
-    Trial,
-    calibrate,
-    check_limits,
-    highest_retain_loss,
-    passed_limit,
-)
-from jaxunlearn.unlearning.path import PathPoint, Rule, exposures
+from jaxunlearn.unlearning.outcome import Outcome, PathPoint, Status
+from jaxunlearn.unlearning.stopping import Rule, exposures
 
-HELD_CHECKS = 2
+CALIBRATION = "calibration: "
 Direction = Callable[[Params, Any, int], Params]
 """(parameters, example, how often it was used before) -> a direction like them."""
 
 
-class Path(NamedTuple):
+class UnlearningPath(NamedTuple):
     """What an iterative run came to.
 
     Attributes:
@@ -57,7 +48,7 @@ def iterative_unlearning(
     calibrated: Callable[[Params, Params, Any], Outcome] | None = None,
     layer_norm: float,
     max_rounds: int,
-) -> Path:
+) -> UnlearningPath:
     """Unlearn example by example, ranked anew after each step.
 
     A round takes the example that the ranking puts first (of equals the first in
@@ -109,13 +100,15 @@ def iterative_unlearning(
     history = [point_of(measure(params), ranking, step=0)]
     rankings = [ranking]
 
-    def path(reason: str, refused: bool = False) -> Path:
-        return Path(current, reason, refused, tuple(history), np.stack(rankings))
+    def path(reason: str, refused: bool = False) -> UnlearningPath:
+        return UnlearningPath(
+            current, reason, refused, tuple(history), np.stack(rankings)
+        )
 
     while True:
         step, reason = len(history), stop(history)
         if reason is None and step > max_rounds:
-            reason = "rounds"
+            reason = Status.ROUNDS
         if reason is not None:
             return path(reason)
         example = examples[int(ranking.argmax())]
@@ -128,8 +121,8 @@ def iterative_unlearning(
         if calibrated is not None:
             outcome = calibrated(current, way, example)
             if not outcome.reached:
-                return path(f"calibration: {outcome.status}")
-            moved, scale = outcome.params, outcome.scale
+                return path(CALIBRATION + outcome.status)
+            moved, scale = outcome.params, outcome.scale or 0.0
         else:
             scale = float(step_scale or 0.0)
             masters = tree.add_scaled(masters, scale, way) if scale else masters
@@ -204,104 +197,3 @@ def point_of(
         scores={**others, "rank": float(ranking.max())},
         **given,
     )
-
-
-def iterative_first_epoch(
-    params: Params,
-    *,
-    recorded_direction: Callable[[int], Params],
-    fresh_direction: Callable[[Params, int], Params],
-    examples: Sequence[int],
-    example_losses: Callable[[Params], np.ndarray],
-    retain_loss: Measure,
-    target: float,
-    layer_norm: float,
-    limits: Limits = Limits(),
-    max_exposures: int = 1,
-    max_rounds: int | None = None,
-) -> Outcome:
-    """Unlearn example by example, looking again after each.
-
-    A round takes the example that is remembered best (lowest loss), steps along its own
-    gradient until its loss is at the target, and measures all again. It stops when the
-    mean loss has been at the target on two checks in a row (a single one may be a lucky
-    point on the way), or when every example is at the target.
-
-    Args:
-      params: Trained parameters.
-      recorded_direction: Example -> its recorded gradient on the chosen layers.
-      fresh_direction: (parameters, example) -> its gradient there, for an example
-        whose recorded gradient was used ``max_exposures`` times.
-      examples: What to forget, as the two functions know it.
-      example_losses: Parameters -> losses in the order of ``examples``.
-      retain_loss: Loss of examples to keep.
-      target: The loss to reach.
-      layer_norm: Norm of the parameters in the chosen layers.
-      limits: Retain loss and relative step are limited in total, from ``params`` on.
-      max_exposures: How often a recorded gradient may be used; over-exposure to one
-        stale gradient ruins more than it removes.
-      max_rounds: Default 4 rounds an example.
-
-    Returns:
-      The outcome; a round that would pass a limit ends it with that status and the
-      parameters before that round.
-    """
-    if max_exposures < 0:
-        raise ValueError(f"max_exposures={max_exposures}: 0 or more")
-    if max_rounds is not None and max_rounds < 1:
-        raise ValueError(f"max_rounds={max_rounds}: must be at least 1")
-    if not math.isfinite(target):
-        raise ValueError(f"target={target} is not a number")
-    check_limits(limits)
-    used = dict.fromkeys(examples, 0)
-    retain_before = retain_loss(params)
-    current, held, trials = params, 0, []
-    losses = example_losses(current)
-    if losses.mean() >= target:
-        return Outcome(params, "already", 0.0, ())
-    rounds = 4 * len(examples) if max_rounds is None else max_rounds
-    for _ in range(rounds):
-        if losses.min() >= target:
-            return Outcome(current, "reached", float("nan"), tuple(trials))
-        position = int(losses.argmin())
-        example = examples[position]
-        recorded = used[example] < max_exposures
-        if recorded:
-            direction = recorded_direction(example)
-            used[example] += 1
-        else:
-            direction = fresh_direction(current, example)
-        step = calibrate(
-            current,
-            direction,
-            forget_loss=lambda p, i=position: float(example_losses(p)[i]),
-            retain_loss=retain_loss,
-            target=target,
-            layer_norm=layer_norm,
-            limits=rest_of(limits, retain_before, retain_loss(current)),
-        )
-        if step.status == "no_ascent" and recorded:
-            used[example] = max_exposures  # the recorded one is stale: go on fresh
-            continue
-        moved = float(tree.norm(tree.subtract(step.params, params))) / layer_norm
-        losses = example_losses(step.params)
-        trial = Trial(step.scale, float(losses.mean()), retain_loss(step.params), moved)
-        trials.append(trial)
-        status = step.status
-        if step.reached:  # this round kept the limits: have all of them together?
-            status = passed_limit(trial, retain_before, limits)
-        if status is not None:
-            return Outcome(current, status, float("nan"), tuple(trials))
-        current = step.params
-        held = held + 1 if losses.mean() >= target else 0
-        if held >= HELD_CHECKS:
-            return Outcome(current, "reached", float("nan"), tuple(trials))
-    status = "reached" if losses.min() >= target else "rounds"
-    return Outcome(current, status, float("nan"), tuple(trials))
-
-
-def rest_of(limits: Limits, before: float, now: float) -> Limits:
-    """Return the limits with what has been spent of the retain loss taken off."""
-    left = highest_retain_loss(before, limits) - now
-    left = left if left > 0 else 0.0  # also where a loss is no number
-    return limits._replace(max_retain_increase=None, max_retain_nats=left)

@@ -4,16 +4,17 @@ import math
 from collections.abc import Callable
 
 from jaxunlearn import tree
-from jaxunlearn.types import Params
+from jaxunlearn.types import Params, PerExampleLoss
 from jaxunlearn.unlearning.calibration import (
     Limits,
     Measure,
-    Outcome,
-    Trial,
     calibrate,
     check_limits,
     passed_limit,
 )
+from jaxunlearn.unlearning.forms import Losses, Progress, Sets
+from jaxunlearn.unlearning.measuring import mean_gradient
+from jaxunlearn.unlearning.outcome import Outcome, Status, Trial
 
 RELATIVE_STEP = 1e-3
 """Length of a step of gradient ascent, relative to the parameters of its layers."""
@@ -80,7 +81,7 @@ def gradient_ascent(
     # Steps add up in float32; what is measured and returned is rounded from there.
     current, trials = tree.master_weights(params), []
     if forget_loss(params) >= target:
-        return Outcome(params, "already", 0.0, ())
+        return Outcome(params, Status.ALREADY, 0)
 
     def stored(point: Params) -> Params:
         return tree.rounded(point, params)
@@ -125,8 +126,59 @@ def gradient_ascent(
             on_step(trial)
         status = passed_limit(trial, before, limits)
         if status is not None:
-            return Outcome(params, status, 0.0, tuple(trials))
+            return Outcome(params, status, 0, tuple(trials))
         if trial.forget >= target:
-            return Outcome(stored(moved), "reached", trial.scale, tuple(trials))
+            return Outcome(stored(moved), Status.REACHED, len(trials), tuple(trials))
         current = moved
-    return Outcome(params, "trials", 0.0, tuple(trials))
+    return Outcome(params, Status.TRIALS, 0, tuple(trials))
+
+
+def climb(
+    task: PerExampleLoss,
+    params: Params,
+    sets: Sets,
+    *,
+    layers: str,
+    losses: Losses,
+    target: float,
+    limits: Limits,
+    on_step: Callable[[Progress], None],
+    learning_rate: float | None = None,
+    relative_step: float | None = None,
+    max_steps: int = 500,
+) -> Outcome:
+    """Climb the loss of the examples to forget, from step to step, to the target.
+
+    Args:
+      task: The per-example loss.
+      params: Trained parameters.
+      sets: Examples; only ``forget`` is climbed.
+      layers: What to change.
+      losses: Mean losses of the sets.
+      target: The forget loss to reach.
+      limits: What the way must not pass, in total.
+      on_step: Called after each step.
+      learning_rate: Of plain ascent; without it, steps of constant relative length.
+      relative_step: Length of a step as a share of the layers; without it, 0.001.
+      max_steps: Most steps.
+    """
+    steps = 0
+
+    def tell(trial: Trial) -> None:
+        nonlocal steps
+        steps += 1
+        on_step(Progress("Gradient ascent", steps, None, trial.forget))
+
+    return gradient_ascent(
+        params,
+        gradient=mean_gradient(task, sets.forget),
+        mask=tree.select(params, layers),
+        forget_loss=losses.forget,
+        retain_loss=losses.retain,
+        target=target,
+        limits=limits,
+        learning_rate=learning_rate,
+        relative_step=relative_step,
+        max_steps=max_steps,
+        on_step=tell,
+    )

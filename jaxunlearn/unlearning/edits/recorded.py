@@ -7,17 +7,18 @@ reconstruction: ``theta + s sum_i sum_e w_ie g_ie`` on the chosen layers, with g
 gradient of example i before its step in epoch e, and the scale s calibrated.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Literal
+
 from jaxunlearn import tree
 from jaxunlearn.training.recorded_gradient import RecordedGradient, combine
-from jaxunlearn.types import Params
-from jaxunlearn.unlearning.calibration import (
-    Limits,
-    Measure,
-    Outcome,
-    calibrate,
-)
+from jaxunlearn.training.replay import last_exposure, replayed_gradient
+from jaxunlearn.training.runs import Run
+from jaxunlearn.types import Params, PerExampleLoss
+from jaxunlearn.unlearning.calibration import Limits, Measure, calibrate
+from jaxunlearn.unlearning.forms import Direction, Progress, Sets
+from jaxunlearn.unlearning.outcome import Outcome
 
-DEFAULT_LAYERS = "wte"
 DEFAULT_PART = "output"
 """The cheaper use of the embedding to change where facts are known by heart."""
 
@@ -79,3 +80,59 @@ def first_epoch(
         limits=limits,
         scale=scale,
     )
+
+
+def add_back(
+    task: PerExampleLoss,
+    params: Params,
+    sets: Sets,
+    *,
+    run: Run,
+    indices: Sequence[int],
+    layers: str,
+    on_step: Callable[[Progress], None],
+    part: Literal["tied", "input", "output"] = DEFAULT_PART,
+    epochs: tuple[int, ...] = (1,),
+    weight: Literal["unit", "sgd"] = "unit",
+) -> Direction:
+    """Add back the gradients that the examples gave in training, recorded by a replay.
+
+    Args:
+      task: Not used: the run has its own loss.
+      params: Trained parameters.
+      sets: Not used.
+      run: The training run.
+      indices: Positions in its data of the examples to forget.
+      layers: What to change.
+      on_step: Called after each replayed step.
+      part: Which use of the tied embedding to change.
+      epochs: Whose gradients to add back; 1 is the first.
+      weight: unit: each gradient counts the same; sgd: as SGD applied it.
+    """
+    gradient, _ = replayed_gradient(
+        run.model,
+        run.recipe,
+        run.data,
+        run.start,
+        indices,
+        pad_id=run.pad_id,
+        epochs=epochs,
+        weight=weight,
+        on_step=replaying(run, indices, epochs, on_step),
+    )
+    return Direction(ascent_direction(gradient, tree.select(params, layers), part))
+
+
+def replaying(
+    run: Run,
+    indices: Sequence[int],
+    epochs: tuple[int, ...],
+    on_step: Callable[[Progress], None],
+) -> Callable[[int], None]:
+    """Return what tells ``on_step`` of the steps of a replay."""
+    total = last_exposure(run.recipe, run.data, indices, epochs) + 1
+
+    def tell(step: int) -> None:
+        on_step(Progress("Replaying the training run", step + 1, total))
+
+    return tell

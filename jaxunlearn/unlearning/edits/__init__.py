@@ -1,0 +1,1 @@
+"""Methods that change parameters directly: parameters in, parameters out."""
