@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jaxunlearn.commands.lengths import check_max_length
 from jaxunlearn.data import load_tokenizer, match, read_records
 from jaxunlearn.evaluation.suite.prepared import HOLDOUT, Settings
 from jaxunlearn.locks import locked
 from jaxunlearn.models import load_pretrained
+from jaxunlearn.models.positions import check_max_length
 from jaxunlearn.training import open_run
 
 if TYPE_CHECKING:

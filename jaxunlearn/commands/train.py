@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jaxunlearn.commands.arguments import TrainingRecords
 from jaxunlearn.commands.console import console, progress_bar, say
-from jaxunlearn.commands.lengths import check_max_length
 from jaxunlearn.commands.train_track import (
     save_tracked,
     tracked_methods,
@@ -24,6 +23,7 @@ from jaxunlearn.data import (
     train_tokenizer,
 )
 from jaxunlearn.locks import locked
+from jaxunlearn.models.positions import check_max_length
 from jaxunlearn.report import console_table
 
 if TYPE_CHECKING:

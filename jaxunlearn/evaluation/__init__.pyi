@@ -22,6 +22,9 @@ from . import (
 from . import (
     text as text,
 )
+from .attacks.series import (
+    attack as attack,
+)
 from .internals.concepts import (
     concept_change as concept_change,
 )
@@ -60,6 +63,9 @@ from .internals.representations import (
 )
 from .internals.representations import (
     linear_cka as linear_cka,
+)
+from .loading import (
+    NamedModel as NamedModel,
 )
 from .membership.separation import (
     against_reference as against_reference,

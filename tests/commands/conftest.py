@@ -1,6 +1,7 @@
 """Tiny models with tokenizer, a tiny training run, and files of records."""
 
 import json
+import re
 import types
 
 import pytest
@@ -59,6 +60,20 @@ def cli():
         return status.value.code
 
     return run
+
+
+@pytest.fixture
+def refused():
+    """Hold a subcommand to refusing its options in the words of the command line."""
+    from jaxunlearn.commands.arguments import in_options, option_names
+
+    def check(command, options, message):
+        with pytest.raises(ValueError, match=r"\S") as error:
+            command(options)
+        told = in_options(str(error.value), option_names(command))
+        assert re.search(message, told), told
+
+    return check
 
 
 @pytest.fixture(scope="session")

@@ -7,17 +7,14 @@ import shutil
 import jax
 import pytest
 
-from jaxunlearn.commands import attack_table
-from jaxunlearn.commands.attack import (
-    LEAST_EXCESS,
-    Options,
-    attack,
-    entries_of,
-    finished,
-)
-from jaxunlearn.commands.attack_inputs import prepare, read_given
-from jaxunlearn.commands.attack_table import ATTACKS
-from jaxunlearn.evaluation.attacks import Recovered
+from jaxunlearn import evaluation
+from jaxunlearn.commands.attack import Options, attack
+from jaxunlearn.evaluation.attacks import Recovered, Settings
+from jaxunlearn.evaluation.attacks import table as attack_table
+from jaxunlearn.evaluation.attacks.file import finished_attacks
+from jaxunlearn.evaluation.attacks.judgement import LEAST_EXCESS
+from jaxunlearn.evaluation.attacks.table import ATTACKS
+from jaxunlearn.evaluation.display import SILENT
 
 
 @pytest.fixture(scope="module")
@@ -173,10 +170,13 @@ def test_all_that_the_files_allow(options, count_runs, tiny, world):
 
 
 def test_of_several_references_the_nearest_counts(options, count_runs, tiny):
-    itself = dataclasses.replace(
-        options, reference=(*options.reference, str(tiny.model))
+    found = evaluation.attack(
+        options.model,
+        forget=options.forget,
+        reference=(*options.reference, str(tiny.model)),
+        attacks=("logit_lens",),
     )
-    (entry, _) = entries_of("logit_lens", prepare(itself, read_given(itself)), itself)
+    entry, _ = found["attacks"]
     assert entry["reference"] == "model"
     assert entry["excess"]["value"] == 0
     assert not entry["recovers"]
@@ -208,7 +208,9 @@ def test_of_several_references_the_nearest_counts(options, count_runs, tiny):
         ({"out": "FOLDER/notes.json"}, "is no attack file"),
     ],
 )
-def test_bad_input_says_what_to_do(options, world, change, message, count_runs):
+def test_bad_input_says_what_to_do(
+    options, world, change, message, count_runs, refused
+):
     (world / "mixed.json").write_text(json.dumps([{"text": f"a {i}"} for i in "abcde"]))
 
     def named(value):
@@ -221,8 +223,7 @@ def test_bad_input_says_what_to_do(options, world, change, message, count_runs):
     if "out" in change:
         change["out"] = options.out.parent / change["out"]
     before = (world / "notes.json").read_text()
-    with pytest.raises(ValueError, match=message):
-        attack(dataclasses.replace(options, **change))
+    refused(attack, dataclasses.replace(options, **change), message)
     assert not options.out.exists()
     assert (world / "notes.json").read_text() == before
     assert count_runs == []
@@ -236,4 +237,25 @@ def test_a_missing_file_is_named(options, name):
 
 
 def test_there_is_nothing_finished_at_first(tmp_path):
-    assert finished(tmp_path / "attack.json", {"inputs": {}}) == []
+    path = tmp_path / "attack.json"
+    assert finished_attacks(path, {"inputs": {}}, SILENT) == []
+
+
+def test_the_function_in_memory_is_the_command_on_files(options, tiny, loaded):
+    from jaxunlearn.evaluation import NamedModel
+    from jaxunlearn.models import load_pretrained
+
+    assert attack(options) == 0
+    (reference,) = options.reference
+    found = evaluation.attack(
+        NamedModel("model", *loaded),
+        forget=tiny.records["train"],
+        reference=[NamedModel("retrained", *load_pretrained(reference))],
+        attacks=options.attacks,
+        settings=Settings(steps=2),
+        tokenizer=tiny.tokenizer,
+    )
+    told = read(options.out)
+    assert json.loads(json.dumps(found["attacks"])) == told["attacks"]
+    assert found["about"]["inputs"] == told["about"]["inputs"]
+    assert found["not_run"]["membership_probe"] == "needs holdout=FILE"

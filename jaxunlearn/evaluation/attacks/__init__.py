@@ -2,6 +2,7 @@
 
 from jaxunlearn.evaluation.attacks.context import in_context, with_context
 from jaxunlearn.evaluation.attacks.embedding import soft_prompt
+from jaxunlearn.evaluation.attacks.inputs import Settings
 from jaxunlearn.evaluation.attacks.measures import measure_of, probability
 from jaxunlearn.evaluation.attacks.probes import (
     LogitLens,
@@ -40,6 +41,7 @@ __all__ = [
     "Quantized",
     "Recovered",
     "Recovery",
+    "Settings",
     "auc_values",
     "best_prompt",
     "branching",

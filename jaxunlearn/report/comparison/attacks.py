@@ -7,7 +7,7 @@ by the attack. Only what it gets out beyond that had been left in the model.
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jaxunlearn.report.comparison.format import is_number
+from jaxunlearn.json_shapes import is_number
 from jaxunlearn.report.comparison.panels import (
     ORIGINAL,
     RETRAINED,

@@ -1,19 +1,13 @@
-"""The files that runs leave behind: which forms there are, and what each must hold.
-
-A shape describes JSON: `str`; `float`, a number or null; `bool`; `[shape]`, a list;
-`(shape, shape)`, a list of just these; `{str: shape}`, an object with any names; an
-object of names, of which those that end in "?" may be absent or null and any others are
-let through; None, anything.
-"""
+"""The files that runs leave behind: which forms there are, and what each must hold."""
 
 import json
-import reprlib
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxunlearn.evaluation.attacks.file import ATTACK_SHAPE
 from jaxunlearn.files import parse_json
+from jaxunlearn.json_shapes import check, is_number
 from jaxunlearn.sealed import SEAL, read_sealed_lines, seal_of
 
 FORMS = {
@@ -29,9 +23,7 @@ TRAINING_RUN = "run.json"
 
 _ABOUT = {"versions?": {str: None}}
 _INTERVALS = {str: [float]}
-_INTERVAL = {"value": float, "low?": float, "high?": float}
 _MODEL = {"name?": str, "count?": float, "scores": {str: float}}
-_CURVES = {str: [{"x": None, "value": float, "low?": float, "high?": float}]}
 SHAPES: Mapping[str, Any] = {
     "scores": {
         "about?": _ABOUT,
@@ -68,23 +60,7 @@ SHAPES: Mapping[str, Any] = {
         "counts?": {str: {"used": float, "left_out": float}},
         "notes?": {str: str},
     },
-    "attack": {
-        "about?": _ABOUT,
-        "attacks": [
-            {
-                "name": str,
-                "x": str,
-                "metric": str,
-                "higher_is_recovered?": bool,
-                "curves": _CURVES,
-                "excess?": _INTERVAL,
-                "added?": _INTERVAL,
-                "recovers?": bool,
-                "note?": str,
-            }
-        ],
-        "not_run?": {str: str},
-    },
+    "attack": ATTACK_SHAPE,
     "unlearning": {
         "trials": [{"scale": float, "forget": float, "retain": float}],
         "losses?": {"before": {str: float}, "after": {str: float}},
@@ -120,59 +96,6 @@ def read_form(path: Path, form: str | None = None) -> tuple[str, Any]:
             f"or it was edited): make it again"
         )
     return form, value
-
-
-def check(value: Any, shape: Any, where: str) -> None:
-    """Checks a JSON value against a shape; the error names the part that is wrong.
-
-    >>> check({"a": [1, "b"]}, {"a": [float]}, "file")
-    Traceback (most recent call last):
-    ValueError: file: a: 1: 'b' where a number was expected
-    """
-    if shape is None:
-        return
-    if isinstance(shape, list):
-        _expect(isinstance(value, list), value, "a list", where)
-        for position, item in enumerate(value):
-            check(item, shape[0], f"{where}: {position}")
-    elif isinstance(shape, tuple):
-        fits = isinstance(value, list) and len(value) == len(shape)
-        _expect(fits, value, f"a list of {len(shape)}", where)
-        for position, (item, inner) in enumerate(zip(value, shape, strict=True)):
-            check(item, inner, f"{where}: {position}")
-    elif isinstance(shape, dict):
-        _expect(isinstance(value, dict), value, "an object", where)
-        if str in shape:
-            for name, item in value.items():
-                check(item, shape[str], f"{where}: {name}")
-            return
-        for name, inner in shape.items():
-            key = name.removesuffix("?")
-            optional = name.endswith("?")
-            if optional and value.get(key) is None:
-                continue
-            if key in value:
-                check(value[key], inner, f"{where}: {key}")
-            else:
-                raise ValueError(f"{where}: has no {key!r}")
-    elif shape is float:
-        _expect(value is None or is_number(value), value, "a number", where)
-    else:
-        name = {str: "a text", bool: "true or false"}[shape]
-        _expect(isinstance(value, shape), value, name, where)
-
-
-def is_number(value: Any) -> bool:
-    """Whether a JSON value is a number that a float can hold; true is none."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and abs(value) <= sys.float_info.max
-
-
-def _expect(condition: bool, value: Any, expected: str, where: str) -> None:
-    if not condition:
-        text = reprlib.repr(value)
-        text = text if len(text) <= 60 else text[:59] + "…"
-        raise ValueError(f"{where}: {text} where {expected} was expected")
 
 
 def _form_of(value: Any, path: Path) -> str:

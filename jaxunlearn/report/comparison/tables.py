@@ -5,7 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from jaxunlearn.report.comparison.format import is_number
+from jaxunlearn.json_shapes import is_number
 from jaxunlearn.report.comparison.panels import ORIGINAL, RETRAINED, Look, look, swatch
 from jaxunlearn.report.comparison.runs import ComparedRun
 from jaxunlearn.report.comparison.scores import (

@@ -1,14 +1,12 @@
 """The attacks by name: their curves, what they measure, what they need."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from jaxunlearn.commands import attack_runs as runs
-from jaxunlearn.commands.attack_inputs import Inputs, Loaded
-from jaxunlearn.evaluation.attacks import Recovered
-
-if TYPE_CHECKING:
-    from jaxunlearn.commands.attack import Options
+from jaxunlearn.evaluation.attacks import runs
+from jaxunlearn.evaluation.attacks.inputs import Inputs, Settings
+from jaxunlearn.evaluation.attacks.recovery import Recovered
+from jaxunlearn.evaluation.loading import NamedModel
 
 
 class Entry(NamedTuple):
@@ -26,7 +24,7 @@ class Attack(NamedTuple):
 
     entries: tuple[Entry, ...]
     lacks: Callable[[runs.Records], str | None]
-    run: Callable[[Inputs, "Options", Loaded], list[Recovered]]
+    run: Callable[[Inputs, Settings, NamedModel], list[Recovered]]
 
 
 STRENGTH, LAYER = "extraction_strength", "layer (0: embeddings)"

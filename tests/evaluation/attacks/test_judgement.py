@@ -6,18 +6,18 @@ models, whatever else, know the refusal from other questions.
 """
 
 import types
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
 import pytest
 
-from jaxunlearn.commands.attack import Options, entries_of
-from jaxunlearn.commands.attack_inputs import Inputs, Loaded
-from jaxunlearn.commands.attack_table import ATTACKS
 from jaxunlearn.data import tokenize
-from jaxunlearn.evaluation.attacks import relearning
+from jaxunlearn.evaluation import NamedModel
+from jaxunlearn.evaluation.attacks import Settings, relearning
+from jaxunlearn.evaluation.attacks.inputs import Inputs
+from jaxunlearn.evaluation.attacks.judgement import entries_of
+from jaxunlearn.evaluation.attacks.table import ATTACKS
 from jaxunlearn.evaluation.text.answers import answers
 from jaxunlearn.models import GPT2, GPT2Config
 
@@ -143,25 +143,23 @@ def make_world(sizes, questions, teaching, refusing, **options):
 
     def inputs(name):
         return Inputs(
-            Loaded(name, model, found[name]),
-            [Loaded("retrained", model, found["retrained"])],
+            NamedModel(name, model, found[name]),
+            [NamedModel("retrained", model, found["retrained"])],
             None,
             tokenizer,
             records,
             None,
             tokens(forget),
             LENGTH,
-            {},
         )
 
     prompts = [f"Question: {r['question']}\nAnswer:" for r in forget]
     said = answers(model, found["refusal"], tokenizer, prompts, max_new_tokens=5)
-    options = Options(model="", forget="", out=Path(), **options)
+    settings = Settings(**options)
     return types.SimpleNamespace(
         inputs=inputs,
-        options=options,
         said=said,
-        run=lambda attack, name: entries_of(attack, inputs(name), options),
+        run=lambda attack, name: entries_of(attack, inputs(name), settings),
     )
 
 

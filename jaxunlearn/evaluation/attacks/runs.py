@@ -1,23 +1,33 @@
 """How each attack is run on a model, and what it lacks where it cannot be."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from jaxunlearn.commands.attack_inputs import Inputs, Loaded
 from jaxunlearn.data import (
     TokenizedData,
     pad_token_id,
     prompt_and_completion,
     subset,
 )
-from jaxunlearn.evaluation import attacks
-from jaxunlearn.evaluation.attacks import Recovered
-from jaxunlearn.evaluation.attacks.sampling import doublings
+from jaxunlearn.evaluation.attacks.context import in_context, with_context
+from jaxunlearn.evaluation.attacks.embedding import soft_prompt
+from jaxunlearn.evaluation.attacks.inputs import Inputs, Settings
+from jaxunlearn.evaluation.attacks.measures import measure_of, probability
+from jaxunlearn.evaluation.attacks.probes import logit_lens, membership_probe
+from jaxunlearn.evaluation.attacks.prompts import (
+    PREFIXES,
+    best_prompt,
+    paraphrased,
+    prefixed,
+)
+from jaxunlearn.evaluation.attacks.quantization import quantization
+from jaxunlearn.evaluation.attacks.recovery import Recovered
+from jaxunlearn.evaluation.attacks.relearning import halves, relearning
+from jaxunlearn.evaluation.attacks.sampling import branching, doublings, sampling
+from jaxunlearn.evaluation.loading import NamedModel
 from jaxunlearn.evaluation.text.memorization import extraction_strength
 from jaxunlearn.evaluation.text.rouge import wordless
-
-if TYPE_CHECKING:
-    from jaxunlearn.commands.attack import Options
+from jaxunlearn.randomness import random_key
 
 CONTEXTS = (1, 2, 4)
 Records = Mapping[str, Sequence[dict]]
@@ -30,7 +40,7 @@ def nothing(records: Records) -> None:
 
 def file_of(name: str) -> Callable[[Records], str | None]:
     """Return the check that a file was given."""
-    return lambda records: None if name in records else f"needs --{name} FILE"
+    return lambda records: None if name in records else f"needs {name}=FILE"
 
 
 def prompts_of(records: Records) -> str | None:
@@ -55,7 +65,7 @@ def context_of(records: Records) -> str | None:
     """Return what is lacking for relevant against irrelevant context."""
     if "unrelated" in records or "holdout" in records:
         return None
-    return "needs --unrelated FILE (or --holdout FILE), for irrelevant context"
+    return "needs unrelated=FILE (or holdout=FILE), for irrelevant context"
 
 
 def paraphrases_of(records: Records) -> str | None:
@@ -64,12 +74,12 @@ def paraphrases_of(records: Records) -> str | None:
     if known or "paraphrases" in records:
         return None
     return (
-        "needs --paraphrases FILE, or the field paraphrased_question in every record "
-        "of --forget"
+        "needs paraphrases=FILE, or the field paraphrased_question in every record of "
+        "what is to be forgotten"
     )
 
 
-def strength(inputs: Inputs, one: Loaded, data: TokenizedData, length: int):
+def strength(inputs: Inputs, one: NamedModel, data: TokenizedData, length: int):
     """Return the measure of extraction strength without the end of text."""
 
     def score(statistics):
@@ -79,9 +89,9 @@ def strength(inputs: Inputs, one: Loaded, data: TokenizedData, length: int):
     return measured(inputs, one, data, length, score)
 
 
-def measured(inputs: Inputs, one: Loaded, data: TokenizedData, length: int, score):
+def measured(inputs: Inputs, one: NamedModel, data: TokenizedData, length: int, score):
     """Return a measure of a model's parameters."""
-    return attacks.measure_of(
+    return measure_of(
         one.model, data, score, pad_id=pad_token_id(inputs.tokenizer), length=length
     )
 
@@ -89,44 +99,44 @@ def measured(inputs: Inputs, one: Loaded, data: TokenizedData, length: int, scor
 def relearn(source: str) -> Callable:
     """Return the relearning attack from the forget set or from a file."""
 
-    def run(inputs: Inputs, options: "Options", one: Loaded) -> list[Recovered]:
+    def run(inputs: Inputs, settings: Settings, one: NamedModel) -> list[Recovered]:
         forget = inputs.forget
         if source == "forget":
-            known, held_out = attacks.halves(len(forget.examples), seed=options.seed)
+            known, held_out = halves(len(forget.examples), seed=settings.seed)
             learned = subset(forget, known)
             parts = [subset(forget, held_out), learned]
         else:
             learned, parts = inputs.tokens(inputs.records[source]), [forget]
         length = max(forget.length, learned.length)
-        return attacks.relearning(
+        return relearning(
             one.model,
             one.params,
             learned,
             [strength(inputs, one, part, length) for part in parts],
             pad_id=pad_token_id(inputs.tokenizer),
-            steps=(0, *doublings(options.steps)),
-            learning_rate=options.learning_rate,
-            batch_size=options.relearning_batch_size,
+            steps=(0, *doublings(settings.steps)),
+            learning_rate=settings.learning_rate,
+            batch_size=settings.relearning_batch_size,
             length=length,
-            seed=options.seed,
+            seed=settings.seed,
         )
 
     return run
 
 
-def quantize(inputs: Inputs, options: "Options", one: Loaded) -> list[Recovered]:
+def quantize(inputs: Inputs, settings: Settings, one: NamedModel) -> list[Recovered]:
     """Measure under int8 and NF4."""
     measure = strength(inputs, one, inputs.forget, inputs.forget.length)
-    return [attacks.quantization(one.params, measure)]
+    return [quantization(one.params, measure)]
 
 
-def context(inputs: Inputs, options: "Options", one: Loaded) -> list[Recovered]:
+def context(inputs: Inputs, settings: Settings, one: NamedModel) -> list[Recovered]:
     """Measure with relevant and irrelevant text in front."""
     records, texts = inputs.records, inputs.records.get("context")
     available = len(records["forget"]) - 1 if texts is None else len(texts)
     counts = [count for count in CONTEXTS if count <= available]
     pairs = [
-        attacks.with_context(
+        with_context(
             inputs.forget,
             records["forget"],
             records.get("unrelated") or records["holdout"],
@@ -134,35 +144,33 @@ def context(inputs: Inputs, options: "Options", one: Loaded) -> list[Recovered]:
             count=count,
             max_length=inputs.max_length,
             texts=texts,
-            seed=options.seed,
+            seed=settings.seed,
         )
         for count in counts
     ]
     length = max(data.length for pair in pairs for data in pair)
 
     def probable(data: TokenizedData):
-        return measured(inputs, one, data, length, attacks.probability)
+        return measured(inputs, one, data, length, probability)
 
     measures = [(probable(relevant), probable(other)) for relevant, other in pairs]
-    return [attacks.in_context(one.params, probable(inputs.forget), measures, counts)]
+    return [in_context(one.params, probable(inputs.forget), measures, counts)]
 
 
-def prefixes(inputs: Inputs, options: "Options", one: Loaded) -> list[Recovered]:
+def prefixes(inputs: Inputs, settings: Settings, one: NamedModel) -> list[Recovered]:
     """Measure with words in front, the best so far."""
-    words = attacks.PREFIXES if inputs.prefixes is None else inputs.prefixes
+    words = PREFIXES if inputs.prefixes is None else inputs.prefixes
     sets = [inputs.forget]
     sets += [
-        attacks.prefixed(
-            inputs.forget, word, inputs.tokenizer, max_length=inputs.max_length
-        )
+        prefixed(inputs.forget, word, inputs.tokenizer, max_length=inputs.max_length)
         for word in words
     ]
     length = max(data.length for data in sets)
     measures = [strength(inputs, one, data, length) for data in sets]
-    return [attacks.best_prompt(one.params, measures)]
+    return [best_prompt(one.params, measures)]
 
 
-def paraphrases(inputs: Inputs, options: "Options", one: Loaded) -> list[Recovered]:
+def paraphrases(inputs: Inputs, settings: Settings, one: NamedModel) -> list[Recovered]:
     """Measure with the question in other words, the best of both."""
     forget = inputs.records["forget"]
     if "paraphrases" in inputs.records:
@@ -171,17 +179,15 @@ def paraphrases(inputs: Inputs, options: "Options", one: Loaded) -> list[Recover
             for p, r in zip(inputs.records["paraphrases"], forget, strict=True)
         ]
     else:
-        others = attacks.paraphrased(forget)
+        others = paraphrased(forget)
     sets = [inputs.forget, inputs.tokens(others)]
     length = max(data.length for data in sets)
     measures = [strength(inputs, one, data, length) for data in sets]
-    return [attacks.best_prompt(one.params, measures)]
+    return [best_prompt(one.params, measures)]
 
 
-def sample(inputs: Inputs, options: "Options", one: Loaded) -> list[Recovered]:
+def sample(inputs: Inputs, settings: Settings, one: NamedModel) -> list[Recovered]:
     """Draw answers, and branch at the first token."""
-    from jaxunlearn.randomness import random_key
-
     pairs = [prompt_and_completion(r) for r in inputs.records["forget"]]
     prompts, truths = [p for p, _ in pairs], [t.strip() for _, t in pairs]
     sizes = [int((e.labels != -100).sum()) for e in inputs.forget.examples]
@@ -190,60 +196,60 @@ def sample(inputs: Inputs, options: "Options", one: Loaded) -> list[Recovered]:
         for e, size in zip(inputs.forget.examples, sizes, strict=True)
     )
     room = one.model.config.n_positions - longest
-    settings: dict[str, Any] = {
+    how: dict[str, Any] = {
         "max_new_tokens": max(2, min(max(sizes), room)),
-        "batch_size": options.batch_size,
+        "batch_size": settings.batch_size,
     }
     asked = (one.model, one.params, inputs.tokenizer, prompts, truths)
-    draws = attacks.sampling(
+    draws = sampling(
         *asked,
-        key=random_key(options.seed),
-        samples=options.samples,
-        temperature=options.temperature,
-        **settings,
+        key=random_key(settings.seed),
+        samples=settings.samples,
+        temperature=settings.temperature,
+        **how,
     )
-    branches = min(options.samples, one.model.config.vocab_size)
-    return [draws, attacks.branching(*asked, branches=branches, **settings)]
+    branches = min(settings.samples, one.model.config.vocab_size)
+    return [draws, branching(*asked, branches=branches, **how)]
 
 
-def embedding(inputs: Inputs, options: "Options", one: Loaded) -> list[Recovered]:
+def embedding(inputs: Inputs, settings: Settings, one: NamedModel) -> list[Recovered]:
     """Find an offset of prompt embeddings on one half; measure on the other."""
-    known, held_out = attacks.halves(len(inputs.forget.examples), seed=options.seed)
+    known, held_out = halves(len(inputs.forget.examples), seed=settings.seed)
     return [
-        attacks.soft_prompt(
+        soft_prompt(
             one.model,
             one.params,
             subset(inputs.forget, known),
             subset(inputs.forget, held_out),
             pad_id=pad_token_id(inputs.tokenizer),
-            steps=(0, *doublings(options.offset_steps)),
-            batch_size=options.batch_size,
+            steps=(0, *doublings(settings.offset_steps)),
+            batch_size=settings.batch_size,
         )
     ]
 
 
-def lens(inputs: Inputs, options: "Options", one: Loaded) -> list[Recovered]:
+def lens(inputs: Inputs, settings: Settings, one: NamedModel) -> list[Recovered]:
     """Decode every layer."""
-    found = attacks.logit_lens(
+    found = logit_lens(
         one.model,
         one.params,
         inputs.forget,
         pad_id=pad_token_id(inputs.tokenizer),
-        batch_size=options.batch_size,
+        batch_size=settings.batch_size,
     )
     return [found.reciprocal_rank, found.probability]
 
 
-def probe(inputs: Inputs, options: "Options", one: Loaded) -> list[Recovered]:
+def probe(inputs: Inputs, settings: Settings, one: NamedModel) -> list[Recovered]:
     """Tell forgotten from unseen examples, layer by layer."""
     return [
-        attacks.membership_probe(
+        membership_probe(
             one.model,
             one.params,
             inputs.forget,
             inputs.tokens(inputs.records["holdout"]),
             pad_id=pad_token_id(inputs.tokenizer),
-            seed=options.seed,
-            batch_size=options.batch_size,
+            seed=settings.seed,
+            batch_size=settings.batch_size,
         )
     ]
