@@ -1,0 +1,1 @@
+"""Methods that descend a loss: forget terms and retain terms, composed."""
