@@ -1,14 +1,21 @@
-"""Data parallelism: the batch over the devices, everything else on each of them.
+"""Where arrays lie: batches over the devices, parameters by the pattern of their name.
 
-Only placement: the same step is compiled by XLA for the devices on which its arguments
-lie, so results differ between device counts by rounding alone. A replay on the device
-count of its run is exact to the bit.
+The only place that names a mesh or its axes. Only placement: the same step is compiled
+by XLA for the devices on which its arguments lie, so results differ between device
+counts by rounding alone. A replay on the device count of its run is exact to the bit.
 """
+
+import re
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxunlearn.types import Batch
+Tree = TypeVar("Tree")
+
+AXIS = "data"
+"""The one axis of the meshes made here."""
 
 
 def data_mesh(batch_size: int) -> Mesh | None:
@@ -22,21 +29,67 @@ def data_mesh(batch_size: int) -> Mesh | None:
         return None
     return jax.make_mesh(
         (count,),
-        ("data",),
+        (AXIS,),
         axis_types=(AxisType.Auto,),
         devices=jax.devices()[:count],
     )
 
 
-def split_batch(batch: Batch, mesh: Mesh | None) -> Batch:
-    """Place a batch with its examples spread over the mesh."""
+def split(tree: Tree, mesh: Mesh | None) -> Tree:
+    """Place a tree with the leading axis of every leaf spread over the mesh.
+
+    Of a batch it is the examples, of models trained together the models.
+    """
     if mesh is None:
-        return batch
-    return jax.device_put(dict(batch), NamedSharding(mesh, PartitionSpec("data")))
+        return tree
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
 
 
-def replicate(tree, mesh: Mesh | None):
+def replicate(tree: Tree, mesh: Mesh | None) -> Tree:
     """Place a whole copy of ``tree`` on every device of the mesh."""
     if mesh is None:
         return tree
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def leaf_shardings(
+    mesh: Mesh, rules: Mapping[str, tuple[str | None, ...]]
+) -> Callable[[str, tuple[int, ...]], NamedSharding]:
+    """Return where each leaf of a parameter tree goes, as ``load_pretrained`` takes it.
+
+    Args:
+      mesh: The devices, on one axis or several.
+      rules: From a pattern, looked for in the leaf's name
+        (``"h/attn/c_attn/kernel"``), to the mesh's axis that each of the leaf's axes is
+        spread over, None for none. The first that matches counts; a leaf that none
+        matches is whole on every device.
+
+    Returns:
+      A function of a leaf's name and shape, which raises a ValueError where an axis of
+      the mesh is unknown or does not divide the leaf.
+
+    >>> place = leaf_shardings(jax.make_mesh((1,), ("model",)), {"wte": ("model",)})
+    >>> place("wte/embedding", (97, 16)).spec, place("ln_f/bias", (16,)).spec
+    (PartitionSpec('model',), PartitionSpec())
+    """
+    for pattern, axes in rules.items():
+        if unknown := [x for x in axes if x is not None and x not in mesh.axis_names]:
+            raise ValueError(
+                f"rules[{pattern!r}]: the mesh has no axis {unknown[0]!r}, it has "
+                f"{', '.join(map(repr, mesh.axis_names))}"
+            )
+
+    def place(name: str, shape: tuple[int, ...]) -> NamedSharding:
+        matching = (axes for pattern, axes in rules.items() if re.search(pattern, name))
+        axes = next(matching, ())
+        if len(axes) > len(shape) or any(
+            axis is not None and size % mesh.shape[axis]
+            for axis, size in zip(axes, shape, strict=False)
+        ):
+            raise ValueError(
+                f"rules: {name} of shape {shape} cannot be spread as {axes} over a "
+                f"mesh of {dict(mesh.shape)}: name axes that divide it"
+            )
+        return NamedSharding(mesh, PartitionSpec(*axes))
+
+    return place

@@ -4,8 +4,11 @@ import os
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
+
+from jaxunlearn import placement
 
 SCRIPT = """
 import sys
@@ -61,3 +64,16 @@ def test_results_do_not_depend_on_the_number_of_devices(tmp_path, count):
     # Sums over the batch are taken in another order, in each of the steps.
     assert distance(many["trained"], one["trained"]) < 16 * eps
     assert distance(many["gradient"], one["gradient"]) < 64 * eps
+
+
+def test_a_leaf_goes_where_the_first_pattern_says():
+    mesh = jax.make_mesh((1, 1), ("data", "model"))
+    rules = {"attn/.*kernel": (None, "model"), "kernel": ("model", None)}
+    place = placement.leaf_shardings(mesh, rules)
+    assert place("h/attn/c_attn/kernel", (16, 48)).spec == jax.P(None, "model")
+    assert place("h/mlp/c_fc/kernel", (16, 64)).spec == jax.P("model", None)
+    assert place("ln_f/bias", (16,)).spec == jax.P()
+    with pytest.raises(ValueError, match="kernel of shape .* cannot be spread"):
+        place("h/attn/c_attn/kernel", (16,))
+    with pytest.raises(ValueError, match=r"rules\['wte'\]: .* no axis 'rows'"):
+        placement.leaf_shardings(mesh, {"wte": ("rows",)})

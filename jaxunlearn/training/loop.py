@@ -11,7 +11,7 @@ import numpy as np
 from jaxunlearn import tree
 from jaxunlearn.data import TokenizedData
 from jaxunlearn.models.gpt2 import GPT2
-from jaxunlearn.placement import data_mesh, replicate, split_batch
+from jaxunlearn.placement import data_mesh, replicate, split
 from jaxunlearn.sealed import read_sealed_lines, write_sealed_lines
 from jaxunlearn.training import checkpoints, gradient_store
 from jaxunlearn.training.recipe import (
@@ -115,7 +115,7 @@ def train(
     if evaluate is not None and first == 0:
         history.evaluated(0, evaluate(params))
     for step in range(first, total):
-        batch = split_batch(batch_at(recipe, data, step, pad_id), mesh)
+        batch = split(batch_at(recipe, data, step, pad_id), mesh)
         epoch = step // per_epoch + 1
         if record is not None and epoch in recorded_epochs:
             state, metrics = record(state, batch, step)

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxunlearn.data import TokenizedData, collate, step_indices
 from jaxunlearn.models.gpt2 import GPT2
-from jaxunlearn.placement import data_mesh, replicate, split_batch
+from jaxunlearn.placement import data_mesh, replicate, split
 from jaxunlearn.training import recorded_gradient
 from jaxunlearn.training.recipe import (
     Recipe,
@@ -71,7 +71,7 @@ def run_again(
         batch = batch_at(recipe, data, s, pad_id)
         yield state, batch
         if s < last_step:
-            state, _ = step(state, split_batch(batch, mesh))
+            state, _ = step(state, split(batch, mesh))
         if on_step is not None:
             on_step(s)
 

@@ -13,12 +13,11 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxunlearn import tree
 from jaxunlearn.data import TokenizedData
 from jaxunlearn.models.gpt2 import GPT2
-from jaxunlearn.placement import data_mesh, replicate
+from jaxunlearn.placement import data_mesh, replicate, split
 from jaxunlearn.training import checkpoints
 from jaxunlearn.training.recipe import (
     Recipe,
@@ -73,24 +72,21 @@ def train_together(
     step = compiled_step(model, dataclasses.replace(recipes[0], seed=0), total)
     mesh = data_mesh(len(recipes))
 
-    def spread(values):
-        if mesh is None:
-            return values
-        return jax.device_put(values, NamedSharding(mesh, PartitionSpec("data")))
-
     def inputs(number: int) -> tuple[Batch, jax.Array | None]:
         batches = [batch_at(recipe, data, number, pad_id) for recipe in recipes]
         keys = [step_key(recipe, model.config, number) for recipe in recipes]
         return (
-            spread({k: np.stack([b[k] for b in batches]) for k in batches[0]}),
-            None if keys[0] is None else spread(jnp.stack(keys)),
+            split({k: np.stack([b[k] for b in batches]) for k in batches[0]}, mesh),
+            None if keys[0] is None else split(jnp.stack(keys), mesh),
         )
 
     begin = functools.partial(initial_state, transform=optimizer(recipes[0], total))
     begin = jax.vmap(begin, out_axes=TrainingState(0, 0, None))
     state = begin(jax.tree.map(lambda *x: jnp.stack(x), *starts))
     state = TrainingState(
-        spread(state.params), spread(state.opt_state), replicate(state.step, mesh)
+        split(state.params, mesh),
+        split(state.opt_state, mesh),
+        replicate(state.step, mesh),
     )
     latest = None if directory is None else checkpoints.latest_step(directory)
     if directory is not None and latest is not None:
