@@ -54,7 +54,7 @@ def main() -> None:
         )
         start = model.init(key=jax.random.key(0))
         recipe = Recipe(epochs=1, batch_size=8, learning_rate=1e-3)
-        parts = TrainingParts(model, recipe, data, start, 0)
+        parts = TrainingParts(model, recipe, data, start)
 
         def retrained(group: int, parts: TrainingParts = parts) -> None:
             for _, params in retrain(parts, range(10), range(SEEDS), group=group):
@@ -63,10 +63,10 @@ def main() -> None:
         together, alone = in_turn(lambda: retrained(SEEDS), lambda: retrained(1))
 
         def statistics(model: GPT2 = model, params=start) -> None:
-            token_statistics(model, params, data, pad_id=0, batch_size=16)
+            token_statistics(model, params, data, batch_size=16)
 
         def losses(model: GPT2 = model, params=start) -> None:
-            example_losses(model, params, data, pad_id=0, batch_size=16)
+            example_losses(model, params, data, batch_size=16)
 
         measured, plain = in_turn(statistics, losses)
         print(

@@ -87,7 +87,7 @@ def main() -> None:
     fresh = jax.jit(
         lambda p: initial_state(jax.tree.map(lambda x: x + 0, p), optimizer(recipe, 1))
     )
-    batch = batch_at(recipe, data, 0, 0)
+    batch = batch_at(recipe, data, 0)
     plain = compiled_step(model, recipe, steps).lower(fresh(params), batch).compile()
     print_program("plain", plain, plain)
 
@@ -132,7 +132,7 @@ def one_epoch(program, recording: Recording | None, state, recipe, data) -> Cost
     jax.block_until_ready(state)
     wall, cpu = time.perf_counter(), time.process_time()
     for step in range(total):
-        batch = batch_at(recipe, data, step, 0)
+        batch = batch_at(recipe, data, step)
         state, metrics, *examples = program(state, batch)
         if recording is not None:
             gradient_store.write_step(

@@ -12,7 +12,6 @@ which facts are left and the losses; BUILD_NOTES.md has the numbers of three see
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tyro
@@ -60,9 +59,8 @@ def main(
         if value is not None
     }
     recipe = dataclasses.replace(run.recipe, **changed)
-    shared: dict[str, Any] = {"pad_id": run.pad_id}
     if changed:
-        trained = train(run.model, run.start, run.data, recipe, **shared).params
+        trained = train(run.model, run.start, run.data, recipe).params
     else:
         _, trained = load_pretrained(demo / "models/trained")
     _, retrained = load_pretrained(demo / "models/retrained")
@@ -74,7 +72,7 @@ def main(
         "retain": subset(run.data, others),
         "unseen": tokenize(unseen, run.tokenizer, max_length=MAX_LENGTH),
     }
-    losses = measures(run.model, sets, run.pad_id)
+    losses = measures(run.model, sets)
 
     def knows(params) -> np.ndarray:
         prompts = [prompt_and_completion(record)[0] for record in run.records]
@@ -105,7 +103,6 @@ def main(
             chosen,
             epochs=of,
             weight="unit",
-            **shared,
         )
         for name, (layers, part) in WAYS.items():
             outcome = first_epoch(

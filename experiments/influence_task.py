@@ -206,7 +206,6 @@ def make_task(size: Size, source: str, *, seeds: int) -> Task:
             np.arange(len(lines)),
             batch_size=len(lines),
             length=size.length,
-            pad_id=tokenizer.pad_token_id,
         )
 
     orders = [

@@ -275,7 +275,6 @@ def measures(study: Study) -> dict[str, Callable[[Any], float]]:
         name: mean_loss_of(
             study.model,
             part,
-            pad_id=world.tokenizer.pad_token_id,
             batch_size=size.fine_tuning.batch_size,
             # One length, so that one program measures all.
             length=max(d.length for d in data.values()),
@@ -317,7 +316,7 @@ def forgotten(
             training.params,
             gradient,
             mean_gradient=mean_gradient_of(
-                run.model, part, pad_id=run.pad_id, batch_size=recipe.batch_size
+                run.model, part, batch_size=recipe.batch_size
             ),
             forget_loss=own["forget"],
             retain_loss=own["retain"],
@@ -389,7 +388,6 @@ def recorded_gradient(study: Study, run: Run, base: Any, indices: Sequence[int])
                 run.data,
                 base,
                 indices,
-                pad_id=run.pad_id,
                 weight="unit",
                 on_step=lambda step: update(step + 1),
             )

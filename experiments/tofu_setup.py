@@ -201,7 +201,7 @@ def step_costs(
         params = model.init(key=jax.random.key(0))
         return initial_state(params, optimizer(recipe, steps))
 
-    batch = batch_at(recipe, data, 0, world.tokenizer.pad_token_id)
+    batch = batch_at(recipe, data, 0)
     step = compiled_step(model, recipe, steps)
     program = step.lower(jax.eval_shape(start), batch).compile()
     memory = program.memory_analysis()

@@ -19,6 +19,9 @@ import jax
 Params = Any
 """A nested dict of arrays; a leaf's name is its path joined by ``/``."""
 
+IGNORED_LABEL = -100
+"""Hugging Face's label of a token that bears no loss."""
+
 Batch = Mapping[str, Any]
 """Arrays with leading axis B: ``input_ids`` int32[B,T], ``labels`` int32[B,T] (-100 =
 no loss, not shifted), ``attention_mask`` int32[B,T], ``index`` int32[B] (position in

@@ -29,9 +29,9 @@ data = TokenizedData(tuple(examples), 0, 0)
 model = GPT2(GPT2Config(vocab_size=97, n_positions=16, n_embd=16, n_layer=2, n_head=2))
 start = model.init(key=jax.random.key(0))
 recipe = Recipe(epochs=2, batch_size=8, learning_rate=0.1, optimizer="sgd")
-trained = train(model, start, data, recipe, pad_id=0).params
+trained = train(model, start, data, recipe).params
 spread = len(trained["wte"]["embedding"].sharding.device_set)
-gradient, _ = replayed_gradient(model, recipe, data, start, [1, 5, 12], pad_id=0)
+gradient, _ = replayed_gradient(model, recipe, data, start, [1, 5, 12])
 flat = lambda t: np.concatenate([np.ravel(x) for _, x in tree.named_leaves(t)])
 flats = {"trained": flat(trained), "gradient": flat(combine(gradient))}
 np.savez(sys.argv[1], spread=spread, **flats)

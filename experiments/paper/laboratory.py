@@ -372,7 +372,6 @@ def as_batch(records: list[dict], tokenizer: object, size: Size) -> Batch:
         np.arange(count),
         batch_size=count,
         length=size.length,
-        pad_id=0,
     )
 
 

@@ -53,7 +53,7 @@ OWN_FILES = (
 def collect(world: World, story: Story, comparison: Comparison, seconds: dict) -> dict:
     """Return all results as JSON values, in the form that the report reads."""
     run = story.run
-    losses = measures(run.model, story.sets, run.pad_id)
+    losses = measures(run.model, story.sets)
     models = {BEFORE: story.base, TRAINED: story.trained}
     models |= {name: o.params for name, o in comparison.outcomes.items()}
     models[RETRAINED] = story.retrained

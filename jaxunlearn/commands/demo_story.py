@@ -152,7 +152,7 @@ def tell(world: World, out: Path, seed: int, seconds: dict) -> Story:
         "retain": subset(run.data, keep),
         "unseen": tokenize(world.unseen, tokenizer, max_length=MAX_LENGTH),
     }
-    losses = measures(model, sets, run.pad_id)
+    losses = measures(model, sets)
 
     def evaluate(params):
         return {name: loss(params) for name, loss in losses.items()}
@@ -191,15 +191,14 @@ def request_of(world: World) -> str:
     return f"Please delete everything about {world.subject}"
 
 
-def measures(model, sets: dict[str, TokenizedData], pad_id: int) -> dict[str, Callable]:
+def measures(model, sets: dict[str, TokenizedData]) -> dict[str, Callable]:
     """Return the mean loss of each set, as functions of parameters."""
     from jaxunlearn.training import mean_loss_of
 
     # One length for all, so that one program serves all.
     length = max(data.length for data in sets.values())
     return {
-        name: mean_loss_of(model, data, pad_id=pad_id, length=length)
-        for name, data in sets.items()
+        name: mean_loss_of(model, data, length=length) for name, data in sets.items()
     }
 
 
@@ -210,7 +209,7 @@ def remove(story: Story, seconds: dict) -> Comparison:
     from jaxunlearn.unlearning.comparison import FIRST_EPOCH, TIED, compare
 
     run = story.run
-    losses = measures(run.model, story.sets, run.pad_id)
+    losses = measures(run.model, story.sets)
     indices = sorted(m.index for m in story.matches)
     last = training.last_exposure(run.recipe, run.data, indices)
     with (
@@ -223,7 +222,6 @@ def remove(story: Story, seconds: dict) -> Comparison:
             run.data,
             story.base,
             indices,
-            pad_id=run.pad_id,
             weight="unit",
             on_step=lambda step: update(step + 1),
         )
@@ -231,9 +229,7 @@ def remove(story: Story, seconds: dict) -> Comparison:
         comparison = compare(
             story.trained,
             gradient,
-            mean_gradient=training.mean_gradient_of(
-                run.model, story.sets["forget"], pad_id=run.pad_id
-            ),
+            mean_gradient=training.mean_gradient_of(run.model, story.sets["forget"]),
             forget_loss=losses["forget"],
             retain_loss=losses["retain"],
             # Who was never seen shows what not knowing looks like to this very model.

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxunlearn.commands.evaluate_inputs import Inputs, Loaded
-from jaxunlearn.data import pad_token_id, prompt_and_completion, subset
+from jaxunlearn.data import prompt_and_completion, subset
 from jaxunlearn.evaluation.suite.prepared import HOLDOUT, Measured, tokens_of
 from jaxunlearn.evaluation.suite.scores import NEEDS_REFERENCE
 from jaxunlearn.evaluation.text.answer_log import Scores
@@ -110,7 +110,6 @@ def layers_block(
                 model.params,
                 other.params,
                 data,
-                pad_id=pad_token_id(inputs.tokenizer),
                 batch_size=inputs.settings.batch_size,
             )
             for layer, value in zip(state_names(model.model), values, strict=True):
@@ -144,7 +143,6 @@ def add_depth(
             data,
             full=original.params,
             retained=reference.params,
-            pad_id=pad_token_id(inputs.tokenizer),
             end_id=inputs.tokenizer.eos_token_id,
             read=read,
             batch_size=inputs.settings.batch_size,

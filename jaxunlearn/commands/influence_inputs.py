@@ -153,7 +153,6 @@ def replayed_checkpoints(inputs: Inputs, run_directory: Path) -> Sequence[Any]:
             run.start,
             run.data,
             run.recipe,
-            pad_id=run.pad_id,
             evaluate=keep,
             on_step=lambda p: update(p.step, total),
         )

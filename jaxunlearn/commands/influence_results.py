@@ -164,7 +164,6 @@ def token_shares(
             chosen[start : start + data.batch_size],
             batch_size=data.batch_size,
             length=data.length,
-            pad_id=data.pad_id,
         )
         for start in range(0, len(chosen), data.batch_size)
     ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import numpy as np
 
-from jaxunlearn.types import Params
+from jaxunlearn.types import IGNORED_LABEL, Params
 
 if TYPE_CHECKING:
     from jaxunlearn.models.gpt2 import GPT2
@@ -137,7 +137,7 @@ def random_batch(
     return {
         "input_ids": ids.astype(np.int32),
         "attention_mask": (place < ends).astype(np.int32),
-        "labels": np.where(labelled, ids, -100).astype(np.int32),
+        "labels": np.where(labelled, ids, IGNORED_LABEL).astype(np.int32),
     }
 
 

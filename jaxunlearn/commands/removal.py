@@ -10,7 +10,6 @@ from jaxunlearn.commands.unlearn_options import Options, given_target
 from jaxunlearn.data import (
     Match,
     match,
-    pad_token_id,
     read_records,
     record_text,
     subset,
@@ -278,7 +277,6 @@ def target_of(removal: Removal, options: Options, now: float) -> tuple[float, st
         )
         return now + NO_REFERENCE_RISE, "loss now plus 1 nat"
     settings = {
-        "pad_id": pad_token_id(removal.tokenizer),
         "batch_size": options.batch_size,
     }
     if chosen == "unseen":

@@ -241,10 +241,7 @@ def evaluations(
     sets = {"train": sample}
     if held_out is not None:
         sets["evaluate"] = tokenize(held_out, run.tokenizer, max_length=run.max_length)
-    measures = {
-        name: mean_loss_of(run.model, part, pad_id=run.pad_id)
-        for name, part in sets.items()
-    }
+    measures = {name: mean_loss_of(run.model, part) for name, part in sets.items()}
     if tracker is not None:
         # Of what is tracked a loss alone is told: a table of losses holds no scores.
         measures["tracked"] = lambda params: tracker(params)["influence/query_loss"]
@@ -274,7 +271,6 @@ def train_run(
             params,
             run.data,
             run.recipe,
-            pad_id=run.pad_id,
             directory=run.directory,
             recording=run.recording,
             evaluate=evaluate,

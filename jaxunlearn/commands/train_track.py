@@ -52,9 +52,7 @@ def tracker_of(run: "Run", records: list[dict], methods: tuple[str, ...]) -> "Tr
 
     def batched(data, most):
         most = min(most, len(data.examples))
-        return list(
-            fixed_batches(data, pad_id=run.pad_id, batch_size=most, length=None)
-        )
+        return list(fixed_batches(data, batch_size=most, length=None))
 
     train = batched(run.data, at_once)
     sample = subset(run.data, range(0, size, -(-size // CURVATURE_EXAMPLES)))

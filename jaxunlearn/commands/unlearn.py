@@ -24,7 +24,6 @@ from jaxunlearn.commands.unlearn_result import (
     telling,
     write_result,
 )
-from jaxunlearn.data import pad_token_id
 from jaxunlearn.files import write_json
 from jaxunlearn.locks import locked
 from jaxunlearn.provenance import params_hash, versions
@@ -64,7 +63,6 @@ def carry_out(removal: Removal, options: Options, out: Path) -> int:
     from jaxunlearn.unlearning import changed_leaves, explain
 
     settings = {
-        "pad_id": pad_token_id(removal.tokenizer),
         "batch_size": options.batch_size,
     }
     sets = {"forget": removal.forget, "retain": removal.retain}

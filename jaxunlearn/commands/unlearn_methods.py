@@ -7,7 +7,7 @@ method's outcome.
 import numpy as np
 
 from jaxunlearn.commands.console import progress_bar, working
-from jaxunlearn.data import collate, pad_token_id
+from jaxunlearn.data import collate
 
 
 def first_epoch_of(removal, options, mask, losses, target, limits):
@@ -26,7 +26,6 @@ def first_epoch_of(removal, options, mask, losses, target, limits):
             run.data,
             run.start,
             indices,
-            pad_id=run.pad_id,
             epochs=options.of_way("epochs"),
             weight=options.of_way("weight"),
             on_step=lambda step: update(step + 1),
@@ -52,7 +51,7 @@ def iterative_of(removal, options, mask, losses, target, limits):
     from jaxunlearn.training.replay import compiled_gradient
     from jaxunlearn.unlearning import ascent_direction, iterative_first_epoch
 
-    run, pad = removal.run, pad_token_id(removal.tokenizer)
+    run = removal.run
     indices, part = removal.indices, options.of_way("part")
     last = training.last_exposure(
         run.recipe, run.data, indices, options.of_way("epochs")
@@ -66,7 +65,6 @@ def iterative_of(removal, options, mask, losses, target, limits):
                 run.data,
                 run.start,
                 indices,
-                pad_id=pad,
                 epochs=options.of_way("epochs"),
                 weight=options.of_way("weight"),
                 on_step=lambda step: update(step + 1),
@@ -74,9 +72,7 @@ def iterative_of(removal, options, mask, losses, target, limits):
         }
 
     def fresh(params, index):
-        one = collate(
-            run.data, [index], batch_size=1, length=run.data.length, pad_id=pad
-        )
+        one = collate(run.data, [index], batch_size=1, length=run.data.length)
         gradient = compiled_gradient(run.model)(params, one, np.ones(1, np.float32))
         return ascent_direction(gradient, mask, part)
 
@@ -85,9 +81,7 @@ def iterative_of(removal, options, mask, losses, target, limits):
         recorded_direction=directions.__getitem__,
         fresh_direction=fresh,
         examples=indices,
-        example_losses=lambda params: example_losses(
-            run.model, params, removal.forget, pad_id=pad
-        ),
+        example_losses=lambda params: example_losses(run.model, params, removal.forget),
         retain_loss=losses["retain"],
         target=target,
         layer_norm=float(tree.norm(removal.params, mask)),
@@ -104,7 +98,6 @@ def ascent_of(removal, options, mask, losses, target, limits):
     gradient = mean_gradient_of(
         removal.model,
         removal.forget,
-        pad_id=pad_token_id(removal.tokenizer),
         batch_size=options.batch_size,
     )
     with working("Gradient ascent") as update:

@@ -13,17 +13,14 @@ import numpy as np
 
 from jaxunlearn.data.records import Record
 from jaxunlearn.data.text.examples import (
-    NO_LOSS,
     TokenizedData,
     check_integer,
     tokenize,
 )
-from jaxunlearn.data.text.tokenizer import pad_token_id
+from jaxunlearn.types import IGNORED_LABEL
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-Batch = dict[str, np.ndarray]
 
 
 def epoch_order(seed: int, epoch: int, n: int) -> np.ndarray:
@@ -85,8 +82,7 @@ def collate(
     *,
     batch_size: int,
     length: int,
-    pad_id: int,
-) -> Batch:
+) -> dict[str, np.ndarray]:
     """Builds one batch of fixed shape; rows and columns that are left over are padding.
 
     Args:
@@ -94,7 +90,6 @@ def collate(
         indices: At most `batch_size` positions in `data.examples`, one for each row.
         batch_size: B.
         length: T, at least that of the longest of these examples.
-        pad_id: The id of padding; any that the model has an embedding for.
 
     Returns:
         `input_ids`, `labels` (-100 = no loss), `attention_mask` (0 = padding), all
@@ -109,8 +104,8 @@ def collate(
     if len(indices) > batch_size:
         raise ValueError(f"{len(indices)} indices do not fit batch_size={batch_size}")
     batch = {
-        "input_ids": np.full((batch_size, length), pad_id, np.int32),
-        "labels": np.full((batch_size, length), NO_LOSS, np.int32),
+        "input_ids": np.full((batch_size, length), data.pad_id, np.int32),
+        "labels": np.full((batch_size, length), IGNORED_LABEL, np.int32),
         "attention_mask": np.zeros((batch_size, length), np.int32),
         "index": np.full(batch_size, -1, np.int32),
         "weight": np.zeros(batch_size, np.float32),
@@ -139,14 +134,12 @@ class Batches:
         order: int64[n], the examples in the order in which the batches hold them.
         batch_size: B.
         length: T.
-        pad_id: The id of padding.
     """
 
     data: TokenizedData
     order: np.ndarray
     batch_size: int
     length: int
-    pad_id: int
 
     @property
     def truncated(self) -> int:
@@ -162,7 +155,7 @@ class Batches:
         """Returns the number of batches."""
         return -(-len(self.order) // self.batch_size)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         """Yields the batches as `collate` makes them."""
         for begin in range(0, len(self.order), self.batch_size):
             yield collate(
@@ -170,7 +163,6 @@ class Batches:
                 self.order[begin : begin + self.batch_size],
                 batch_size=self.batch_size,
                 length=self.length,
-                pad_id=self.pad_id,
             )
 
 
@@ -222,7 +214,6 @@ def batches(
         order=np.arange(n) if seed is None else epoch_order(seed, epoch, n),
         batch_size=batch_size,
         length=min(-(-data.length // multiple_of) * multiple_of, max_length),
-        pad_id=pad_token_id(tokenizer),
     )
 
 

@@ -9,9 +9,7 @@ from jax.tree_util import Partial
 
 from jaxunlearn.gradients.batching import rows_of
 from jaxunlearn.gradients.per_example import per_example_norms
-from jaxunlearn.types import Batch, Params, PerExampleLoss
-
-IGNORED_LABEL = -100
+from jaxunlearn.types import IGNORED_LABEL, Batch, Params, PerExampleLoss
 
 
 def grand(

@@ -11,9 +11,7 @@ from jaxunlearn.gradients.curvature import Logits, method_of_model
 from jaxunlearn.gradients.mean_products import Fill, mean_product
 from jaxunlearn.randomness import pinned
 from jaxunlearn.tree import scaled
-from jaxunlearn.types import Batch, Params, PerExampleLoss
-
-IGNORED_LABEL = -100
+from jaxunlearn.types import IGNORED_LABEL, Batch, Params, PerExampleLoss
 
 
 def fisher_vp(

@@ -4,7 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-IGNORED_LABEL = -100
+from jaxunlearn.types import IGNORED_LABEL
+
 CHUNK_TOKENS = 1024
 
 

@@ -32,7 +32,7 @@ from jaxunlearn.training.recorder import (
     recorded_mask,
 )
 from jaxunlearn.training.runs import finish_run
-from jaxunlearn.types import Batch, Params
+from jaxunlearn.types import IGNORED_LABEL, Batch, Params
 
 CHECKPOINT_SECONDS = 60.0
 
@@ -59,7 +59,6 @@ def train(
     data: TokenizedData,
     recipe: Recipe,
     *,
-    pad_id: int,
     directory: Path | None = None,
     recording: Recording | None = None,
     evaluate: Callable[[Params], dict] | None = None,
@@ -76,7 +75,6 @@ def train(
       params: Starting parameters, in 16 bits or more; not changed.
       data: Training examples.
       recipe: How to train.
-      pad_id: Token that fills the padding.
       directory: Where checkpoints, ``losses.jsonl`` and ``gradients/`` go; None keeps
         nothing on disk. A checkpoint found there is resumed from, to the identical
         trajectory.
@@ -115,7 +113,7 @@ def train(
     if evaluate is not None and first == 0:
         history.evaluated(0, evaluate(params))
     for step in range(first, total):
-        batch = split(batch_at(recipe, data, step, pad_id), mesh)
+        batch = split(batch_at(recipe, data, step), mesh)
         epoch = step // per_epoch + 1
         if record is not None and epoch in recorded_epochs:
             state, metrics = record(state, batch, step)
@@ -187,7 +185,7 @@ def save(directory: Path, state: TrainingState, history: "History") -> None:
 
 def most_labels(data: TokenizedData) -> int:
     """Return the most labelled next tokens of any example."""
-    return max(int(np.sum(e.labels[1:] != -100)) for e in data.examples)
+    return max(int(np.sum(e.labels[1:] != IGNORED_LABEL)) for e in data.examples)
 
 
 class History:

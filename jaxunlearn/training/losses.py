@@ -15,7 +15,7 @@ from jaxunlearn.types import Batch, Params
 
 
 def fixed_batches(
-    data: TokenizedData, *, pad_id: int, batch_size: int, length: int | None
+    data: TokenizedData, *, batch_size: int, length: int | None
 ) -> Iterator[Batch]:
     """Yield the examples in order, in batches of one shape."""
     size = len(data.examples)
@@ -25,7 +25,6 @@ def fixed_batches(
             np.arange(start, min(start + batch_size, size)),
             batch_size=batch_size,
             length=length or data.length,
-            pad_id=pad_id,
         )
 
 
@@ -33,7 +32,6 @@ def over_batches(
     compute: Callable[[Batch], Any],
     data: TokenizedData,
     *,
-    pad_id: int,
     batch_size: int,
     length: int | None = None,
     axis: int = 0,
@@ -43,16 +41,13 @@ def over_batches(
     Args:
       compute: From a batch to an array, or a tree of arrays, with an axis of examples.
       data: The tokenised examples.
-      pad_id: Token that fills the padding.
       batch_size: Examples at a time.
       length: Tokens to pad to; None is the longest example.
       axis: Of the examples in the arrays.
     """
     parts = [
         jax.tree.map(np.asarray, compute(batch))
-        for batch in fixed_batches(
-            data, pad_id=pad_id, batch_size=batch_size, length=length
-        )
+        for batch in fixed_batches(data, batch_size=batch_size, length=length)
     ]
     real = (slice(None),) * axis + (slice(len(data.examples)),)
     return jax.tree.map(lambda *x: np.concatenate(x, axis=axis)[real], *parts)
@@ -79,7 +74,6 @@ def example_losses(
     params: Params,
     data: TokenizedData,
     *,
-    pad_id: int,
     batch_size: int = 32,
     length: int | None = None,
 ) -> np.ndarray:
@@ -89,13 +83,12 @@ def example_losses(
       model: The model.
       params: Its parameters.
       data: The tokenised examples.
-      pad_id: Token that fills the padding.
       batch_size: Examples at a time.
       length: Tokens to pad to; None is the longest example. Give several data sets the
         same to compile once for all.
     """
     loss = compiled_loss(model)
-    settings = {"pad_id": pad_id, "batch_size": batch_size, "length": length}
+    settings = {"batch_size": batch_size, "length": length}
     return over_batches(lambda batch: loss(params, batch), data, **settings)
 
 
@@ -103,7 +96,6 @@ def mean_loss_of(
     model: GPT2,
     data: TokenizedData,
     *,
-    pad_id: int,
     batch_size: int = 32,
     length: int | None = None,
 ) -> Callable[[Params], float]:
@@ -111,7 +103,7 @@ def mean_loss_of(
 
     def mean_loss(params: Params) -> float:
         losses = example_losses(
-            model, params, data, pad_id=pad_id, batch_size=batch_size, length=length
+            model, params, data, batch_size=batch_size, length=length
         )
         return float(np.mean(losses, dtype=np.float64))
 
@@ -122,7 +114,6 @@ def mean_gradient_of(
     model: GPT2,
     data: TokenizedData,
     *,
-    pad_id: int,
     batch_size: int = 32,
     length: int | None = None,
 ) -> Callable[[Params], Params]:
@@ -131,9 +122,7 @@ def mean_gradient_of(
     def mean_gradient(params: Params) -> Params:
         gradient = compiled_gradient(model)
         total = tree.zeros_like(params)
-        for batch in fixed_batches(
-            data, pad_id=pad_id, batch_size=batch_size, length=length
-        ):
+        for batch in fixed_batches(data, batch_size=batch_size, length=length):
             total = tree.add_scaled(total, 1.0, gradient(params, batch))
         return tree.scaled(1.0 / len(data.examples), total)
 

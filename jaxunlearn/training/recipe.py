@@ -194,7 +194,7 @@ def decayed(params: Params) -> Params:
     )
 
 
-def batch_at(recipe: Recipe, data: TokenizedData, step: int, pad_id: int) -> Batch:
+def batch_at(recipe: Recipe, data: TokenizedData, step: int) -> Batch:
     """Return the batch of global step ``step``, a function of (seed, step) alone."""
     indices = step_indices(
         recipe.seed, step, n=len(data.examples), batch_size=recipe.batch_size
@@ -204,7 +204,6 @@ def batch_at(recipe: Recipe, data: TokenizedData, step: int, pad_id: int) -> Bat
         indices,
         batch_size=recipe.batch_size,
         length=data.length,
-        pad_id=pad_id,
     )
 
 

@@ -23,7 +23,6 @@ import optax
 
 from jaxunlearn import tree
 from jaxunlearn.models.cross_entropy import (
-    IGNORED_LABEL,
     head_logits,
     mean_over_labels,
     next_token_losses,
@@ -37,7 +36,7 @@ from jaxunlearn.training.recipe import (
     example_shares,
     step_key,
 )
-from jaxunlearn.types import Batch, Params
+from jaxunlearn.types import IGNORED_LABEL, Batch, Params
 
 EMBEDDING = "wte/embedding"
 

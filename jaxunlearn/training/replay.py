@@ -56,7 +56,6 @@ def run_again(
     start: Params,
     last_step: int,
     *,
-    pad_id: int,
     on_step: Callable[[int], None] | None = None,
 ) -> Iterator[tuple[TrainingState, Batch]]:
     """Yield (state before step s, its batch) for s = 0 .. last_step.
@@ -68,7 +67,7 @@ def run_again(
     mesh = data_mesh(recipe.microbatch_size or recipe.batch_size)
     state = replicate(initial_state(start, optimizer(recipe, total)), mesh)
     for s in range(last_step + 1):
-        batch = batch_at(recipe, data, s, pad_id)
+        batch = batch_at(recipe, data, s)
         yield state, batch
         if s < last_step:
             state, _ = step(state, split(batch, mesh))
@@ -124,7 +123,6 @@ def replayed_gradient(
     start: Params,
     indices: Collection[int],
     *,
-    pad_id: int,
     epochs: Collection[int] = (1,),
     weight: str = "sgd",
     on_step: Callable[[int], None] | None = None,
@@ -137,7 +135,6 @@ def replayed_gradient(
       data: The run's training data.
       start: The run's starting parameters.
       indices: Examples, by position in ``data``.
-      pad_id: Token that fills the padding.
       epochs: Which passings count; 1 is the first.
       weight: ``"sgd"``: w = learning rate times the example's share of its batch, the
         weight with which plain SGD applied the gradient; ``"unit"``: w = 1.
@@ -155,7 +152,7 @@ def replayed_gradient(
     total = recorded_gradient.zero_gradient(start)
     seen = []
     for passed, gradient in passing_gradients(
-        model, recipe, data, start, indices, pad_id, epochs, weight, on_step, one=False
+        model, recipe, data, start, indices, epochs, weight, on_step, one=False
     ):
         total = recorded_gradient.add(total, gradient)
         seen += passed
@@ -169,7 +166,6 @@ def replayed_gradients(
     start: Params,
     indices: Collection[int],
     *,
-    pad_id: int,
     epochs: Collection[int] = (1,),
     weight: str = "sgd",
     on_step: Callable[[int], None] | None = None,
@@ -181,7 +177,7 @@ def replayed_gradients(
     """
     apart: dict[int, RecordedGradient] = {}
     for passed, gradient in passing_gradients(
-        model, recipe, data, start, indices, pad_id, epochs, weight, on_step, one=True
+        model, recipe, data, start, indices, epochs, weight, on_step, one=True
     ):
         index = passed[0].index
         known = apart.get(index)
@@ -197,7 +193,6 @@ def passing_gradients(
     data: TokenizedData,
     start: Params,
     indices: Collection[int],
-    pad_id: int,
     epochs: Collection[int],
     weight: str,
     on_step: Callable[[int], None] | None,
@@ -212,9 +207,7 @@ def passing_gradients(
     rows = 1 if one else max(len(hits) for hits in wanted.values())
     per_epoch = steps_per_epoch(recipe, n)
     gradient_at = compiled_gradient(model)
-    steps = run_again(
-        model, recipe, data, start, max(wanted), pad_id=pad_id, on_step=on_step
-    )
+    steps = run_again(model, recipe, data, start, max(wanted), on_step=on_step)
     for s, (state, batch) in enumerate(steps):
         if s not in wanted:
             continue
@@ -233,7 +226,6 @@ def passing_gradients(
                 [x.index for x in group],
                 batch_size=rows,
                 length=data.length,
-                pad_id=pad_id,
             )
             key = step_key(recipe, model.config, s)
             yield group, gradient_at(state.params, part, coefficients, key=key)

@@ -73,11 +73,6 @@ class Run(NamedTuple):
     max_length: int
 
     @property
-    def pad_id(self) -> int:
-        """The token that fills padding."""
-        return self.tokenizer.pad_token_id
-
-    @property
     def start(self) -> Params:
         """The starting parameters, read from disk.
 

@@ -46,7 +46,6 @@ def train_together(
     data: TokenizedData,
     recipes: Sequence[Recipe],
     *,
-    pad_id: int,
     directory: Path | None = None,
     on_step: OnStep | None = None,
 ) -> Params:
@@ -57,7 +56,6 @@ def train_together(
       starts: K trees of starting parameters; not changed.
       data: Training examples, of all models.
       recipes: K recipes that differ in their seeds only.
-      pad_id: Token that fills the padding.
       directory: Where a checkpoint a minute is kept, and resumed from.
       on_step: Called after each step.
 
@@ -73,7 +71,7 @@ def train_together(
     mesh = data_mesh(len(recipes))
 
     def inputs(number: int) -> tuple[Batch, jax.Array | None]:
-        batches = [batch_at(recipe, data, number, pad_id) for recipe in recipes]
+        batches = [batch_at(recipe, data, number) for recipe in recipes]
         keys = [step_key(recipe, model.config, number) for recipe in recipes]
         return (
             split({k: np.stack([b[k] for b in batches]) for k in batches[0]}, mesh),

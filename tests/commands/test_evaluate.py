@@ -149,7 +149,7 @@ def world(tmp_path_factory):
         recipe=recipe,
         max_length=40,
     )
-    trained = training.train(model, start, run.data, recipe, pad_id=run.pad_id).params
+    trained = training.train(model, start, run.data, recipe).params
     save_pretrained(model, trained, folder / "run/model", tokenizer)
     save_pretrained(model, start, folder / "start", tokenizer)
     for name, part in (

@@ -73,9 +73,7 @@ def test_every_epoch_is_followed_beside_the_evaluation(tiny, followed):
 def test_scores_are_those_of_the_trained_model(followed):
     opened = open_run(followed)
     model, params = load_pretrained(followed / "model")
-    batch = next(
-        fixed_batches(opened.data, pad_id=opened.pad_id, batch_size=7, length=None)
-    )
+    batch = next(fixed_batches(opened.data, batch_size=7, length=None))
     one = {name: values[:1] for name, values in batch.items()}
     expected = scores(
         model.per_example_loss, params, batch, one, method="gradient_dot"

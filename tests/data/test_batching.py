@@ -11,13 +11,13 @@ from jaxunlearn.data.batching import batches, collate, epoch_order, step_indices
 from jaxunlearn.data.formats import read_records
 from jaxunlearn.data.records import record_text
 from jaxunlearn.data.text.examples import (
-    NO_LOSS,
     Example,
     TokenizedData,
     TruncationWarning,
     tokenize,
 )
 from jaxunlearn.data.text.tokenizer import load_tokenizer, train_tokenizer
+from jaxunlearn.types import IGNORED_LABEL
 
 RECORDS = [
     {
@@ -46,7 +46,7 @@ def data(tokenizer):
     return tokenize(RECORDS, tokenizer, max_length=100)
 
 
-def check_batch(batch, data, *, batch_size, length, pad_id):
+def check_batch(batch, data, *, batch_size, length):
     """Every law of one batch, position by position."""
     assert batch.keys() == DTYPES.keys()
     for name, dtype in DTYPES.items():
@@ -61,13 +61,13 @@ def check_batch(batch, data, *, batch_size, length, pad_id):
                 expected = getattr(data.examples[index], name)
                 np.testing.assert_array_equal(batch[name][row, :size], expected)
         assert batch["weight"][row] == (index >= 0)
-        assert (batch["input_ids"][row, size:] == pad_id).all()
-        assert (batch["labels"][row, size:] == NO_LOSS).all()
+        assert (batch["input_ids"][row, size:] == data.pad_id).all()
+        assert (batch["labels"][row, size:] == IGNORED_LABEL).all()
         assert batch["attention_mask"][row].tolist() == [1] * size + [0] * (
             length - size
         )
     labels, tokens = batch["labels"], batch["input_ids"]
-    assert ((labels == NO_LOSS) | (labels == tokens)).all()
+    assert ((labels == IGNORED_LABEL) | (labels == tokens)).all()
 
 
 def mixed(key, value):
@@ -130,13 +130,7 @@ def test_every_example_is_in_the_batches_once(tokenizer, data, batch_size, seed,
     for _ in range(2):  # iterating again gives the same
         index = []
         for step, batch in enumerate(found):
-            check_batch(
-                batch,
-                data,
-                batch_size=batch_size,
-                length=data.length,
-                pad_id=tokenizer.pad_token_id,
-            )
+            check_batch(batch, data, batch_size=batch_size, length=data.length)
             real = batch["index"][batch["weight"] > 0]
             index.extend(real.tolist())
             if seed is not None:
@@ -203,14 +197,14 @@ def test_padding_token_falls_back_on_the_end_of_text(tokenizer, data):
         tokenizer_object=tokenizer.backend_tokenizer, eos_token="<|endoftext|>"
     )
     assert without_padding.pad_token_id is None
-    found = batches(data, without_padding, batch_size=4, max_length=100)
-    assert found.pad_id == tokenizer.eos_token_id
+    found = batches(RECORDS, without_padding, batch_size=4, max_length=100)
+    assert found.data.pad_id == tokenizer.eos_token_id
 
 
 def test_collate_misuse():
     ids = np.arange(5, dtype=np.int32)
-    data = TokenizedData((Example(ids, ids, 0),) * 3, 0, 0)
-    options = {"batch_size": 2, "length": 5, "pad_id": 9}
+    data = TokenizedData((Example(ids, ids, 0),) * 3, 0, 0, pad_id=9)
+    options = {"batch_size": 2, "length": 5}
     check_batch(collate(data, [2], **options), data, **options)
     with pytest.raises(ValueError, match="3 indices do not fit batch_size=2"):
         collate(data, [0, 1, 2], **options)
@@ -262,6 +256,6 @@ def test_real_tofu(data_dir):
             size = batch["attention_mask"][row].sum()
             decoded = tokenizer.decode(batch["input_ids"][row, :size])
             assert decoded == record_text(records[index]) + tokenizer.eos_token
-            learned = batch["labels"][row][batch["labels"][row] != NO_LOSS]
+            learned = batch["labels"][row][batch["labels"][row] != IGNORED_LABEL]
             answer = f" {records[index]['answer']}{tokenizer.eos_token}"
             assert tokenizer.decode(learned) == answer

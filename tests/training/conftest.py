@@ -88,7 +88,7 @@ def data():
         labels = ids.copy()
         labels[: (i % 3) * size // 4] = -100
         examples.append(Example(ids, labels, i))
-    return TokenizedData(tuple(examples), 0, 0)
+    return TokenizedData(tuple(examples), 0, 0, PAD)
 
 
 @pytest.fixture(scope="session")
@@ -97,7 +97,7 @@ def slow_gradient(data):
     programs = {}
 
     def gradient(model, params, index, *, recipe=None, step=0):
-        one = collate(data, [index], batch_size=1, length=12, pad_id=PAD)
+        one = collate(data, [index], batch_size=1, length=12)
         key = None if recipe is None else step_key(recipe, model.config, step)
         if model not in programs:
 
@@ -198,7 +198,6 @@ def train_recorded(params, data):
             params,
             data,
             recipe,
-            pad_id=PAD,
             directory=directory,
             recording=recording,
             evaluate=keep,

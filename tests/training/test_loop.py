@@ -17,7 +17,6 @@ from jaxunlearn.training.recipe import (
     optimizer,
 )
 
-PAD = 96
 EPS = float(np.finfo(np.float32).eps)
 RECIPE = Recipe(epochs=2, batch_size=4, learning_rate=0.1, seed=5)
 
@@ -33,7 +32,7 @@ def by_hand(model, params, data, recipe):
     step = jax.jit(make_step(model, recipe, transform))
     state, losses = initial_state(params, transform), []
     for number in range(total):
-        state, metrics = step(state, batch_at(recipe, data, number, PAD))
+        state, metrics = step(state, batch_at(recipe, data, number))
         losses.append(float(metrics.loss))
     return state.params, losses
 
@@ -42,7 +41,7 @@ def test_training_is_its_steps_one_after_another(bigram, data, same_bits):
     model, params = bigram
     before = jax.tree.map(jnp.copy, params)
     told = []
-    result = train(model, params, data, RECIPE, pad_id=PAD, on_step=told.append)
+    result = train(model, params, data, RECIPE, on_step=told.append)
     expected, losses = by_hand(model, params, data, RECIPE)
     assert same_bits(result.params, expected)
     assert same_bits(params, before)  # not donated
@@ -73,7 +72,6 @@ def test_evaluation_is_at_the_start_at_intervals_and_at_the_end(
         params,
         data,
         RECIPE,
-        pad_id=PAD,
         evaluate=evaluate,
         evaluate_every=every,
     )
@@ -89,11 +87,11 @@ def test_an_epoch_does_not_depend_on_the_microbatches(
 ):
     model, params = bigram
     whole = dataclasses.replace(RECIPE, optimizer="sgd", reduction=reduction)
-    result = train(model, params, data, whole, pad_id=PAD)
+    result = train(model, params, data, whole)
     moved = tree.subtract(result.params, params)
     for size in (1, 2, 4):
         recipe = dataclasses.replace(whole, microbatch_size=size)
-        cut = train(model, params, data, recipe, pad_id=PAD)
+        cut = train(model, params, data, recipe)
         assert distance(tree.subtract(cut.params, params), moved) < 100 * EPS
         for one, other in zip(cut.losses, result.losses, strict=True):
             assert one == pytest.approx(other, rel=20 * EPS)
@@ -136,7 +134,6 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
             *bigram,
             data,
             recipe,
-            pad_id=PAD,
             directory=folder,
             evaluate=evaluate,
             evaluate_every=1,
@@ -168,7 +165,6 @@ def test_a_resumed_recording_is_that_of_an_uninterrupted_run(
             params,
             data,
             whole.recipe,
-            pad_id=PAD,
             directory=tmp_path,
             recording=whole.recording,
             evaluate=lambda p: {"norm": float(tree.norm(p))},
@@ -203,7 +199,6 @@ def test_a_finished_run_is_only_read(truncated_run, params, data, same_bits):
         params,
         data,
         run.recipe,
-        pad_id=PAD,
         directory=run.directory,
         recording=run.recording,
         evaluate=never,
@@ -221,7 +216,7 @@ def test_a_loss_that_is_no_number_stops_the_run_with_a_remedy(
 ):
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
     model, params = bigram
-    batches = [batch_at(RECIPE, data, step, PAD)["input_ids"] for step in range(3)]
+    batches = [batch_at(RECIPE, data, step)["input_ids"] for step in range(3)]
     token = next(
         t for t in batches[2].ravel() if not (np.stack(batches[:2]) == t).any()
     )
@@ -233,7 +228,6 @@ def test_a_loss_that_is_no_number_stops_the_run_with_a_remedy(
             {"wte": {"embedding": table}},
             data,
             RECIPE,
-            pad_id=PAD,
             directory=tmp_path,
         )
     # The last checkpoint is from before.
@@ -249,7 +243,7 @@ def test_a_gradient_that_is_no_number_stops_the_run(bigram, data):
             return losses + jnp.sqrt(zero)  # 0, with an infinite slope times 0
 
     with pytest.raises(ValueError, match="gradient's norm nan at step 1"):
-        train(Kink(), bigram[1], data, RECIPE, pad_id=PAD)
+        train(Kink(), bigram[1], data, RECIPE)
 
 
 @pytest.mark.parametrize(
@@ -262,7 +256,7 @@ def test_a_gradient_that_is_no_number_stops_the_run(bigram, data):
 def test_options_that_make_no_sense_are_refused(bigram, data, options, message):
     model, params = bigram
     with pytest.raises(ValueError, match=message):
-        train(model, params, data, RECIPE, pad_id=PAD, **options)
+        train(model, params, data, RECIPE, **options)
 
 
 @pytest.mark.parametrize(
@@ -283,7 +277,6 @@ def test_a_recording_that_does_not_fit_is_refused_before_any_work(
             params,
             data,
             RECIPE,
-            pad_id=PAD,
             directory=tmp_path,
             recording=recording,
         )
@@ -296,6 +289,6 @@ def test_a_finished_run_keeps_the_hash_of_the_model_that_it_returns(
 ):
     start = jax.tree.map(lambda x: x.astype(dtype), params)
     recipe = Recipe(epochs=1, batch_size=10)
-    end = train(model, start, data, recipe, pad_id=PAD, directory=tmp_path)
+    end = train(model, start, data, recipe, directory=tmp_path)
     told = json.loads((tmp_path / "trained.json").read_text())
     assert told["params_sha256"] == params_hash(end.params)

@@ -6,7 +6,6 @@ from jaxunlearn import tree
 from jaxunlearn.data import collate
 from jaxunlearn.training import example_losses, mean_gradient_of, mean_loss_of
 
-PAD = 96
 EPS = float(np.finfo(np.float32).eps)
 
 
@@ -18,7 +17,7 @@ def alone(bigram, data):
         [
             float(model.per_example_loss(params, one)[0])
             for i in range(10)
-            for one in [collate(data, [i], batch_size=1, length=12, pad_id=PAD)]
+            for one in [collate(data, [i], batch_size=1, length=12)]
         ]
     )
 
@@ -28,14 +27,10 @@ def alone(bigram, data):
 def test_losses_do_not_depend_on_batches_or_padding(
     bigram, data, alone, batch_size, length
 ):
-    losses = example_losses(
-        *bigram, data, pad_id=PAD, batch_size=batch_size, length=length
-    )
+    losses = example_losses(*bigram, data, batch_size=batch_size, length=length)
     assert losses.dtype == np.float32
     np.testing.assert_allclose(losses, alone, rtol=8 * EPS)
-    mean = mean_loss_of(
-        bigram[0], data, pad_id=PAD, batch_size=batch_size, length=length
-    )
+    mean = mean_loss_of(bigram[0], data, batch_size=batch_size, length=length)
     assert mean(bigram[1]) == pytest.approx(alone.mean(), rel=8 * EPS)
 
 
@@ -44,10 +39,10 @@ def test_the_mean_gradient_is_the_gradient_of_the_mean_loss(
     bigram, data, distance, batch_size
 ):
     model, params = bigram
-    whole = collate(data, np.arange(10), batch_size=10, length=12, pad_id=PAD)
+    whole = collate(data, np.arange(10), batch_size=10, length=12)
     mean = jax.jit(lambda p: model.per_example_loss(p, whole).mean())
     expected = jax.grad(mean)(params)
-    gradient = mean_gradient_of(model, data, pad_id=PAD, batch_size=batch_size)(params)
+    gradient = mean_gradient_of(model, data, batch_size=batch_size)(params)
     assert distance(gradient, expected) < 8 * EPS
     assert jax.tree.structure(gradient) == jax.tree.structure(params)
 
@@ -57,9 +52,7 @@ def test_of_gpt2_dropout_is_off(dropout_model, model, params, data, slow_gradien
     direction = slow_gradient(model, params, 4)
     step = 1e-2 / float(tree.norm(direction))
     ends = [
-        example_losses(
-            dropout_model, tree.add_scaled(params, s, direction), data, pad_id=PAD
-        )
+        example_losses(dropout_model, tree.add_scaled(params, s, direction), data)
         for s in (-step, step)
     ]
     slope = (ends[1][4] - ends[0][4]) / (2 * step)
@@ -68,4 +61,4 @@ def test_of_gpt2_dropout_is_off(dropout_model, model, params, data, slow_gradien
 
 def test_a_length_too_short_is_an_error(bigram, data):
     with pytest.raises(ValueError, match="has 12 tokens, length=8"):
-        example_losses(*bigram, data, pad_id=PAD, length=8)
+        example_losses(*bigram, data, length=8)

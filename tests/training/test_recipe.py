@@ -22,7 +22,6 @@ from jaxunlearn.training.recipe import (
     update_weights,
 )
 
-PAD = 96
 EPS = float(np.finfo(np.float32).eps)
 SGD = Recipe(epochs=1, batch_size=4, learning_rate=1.0, optimizer="sgd", seed=5)
 
@@ -92,7 +91,7 @@ def test_schedules_have_their_closed_forms():
 def test_shares_sum_to_one_and_padding_has_none(data, reduction):
     recipe = change(SGD, reduction=reduction)
     for step in range(3):
-        batch = batch_at(recipe, data, step, PAD)
+        batch = batch_at(recipe, data, step)
         shares = np.asarray(example_shares(recipe, batch))
         real = batch["index"] >= 0
         assert shares.sum() == pytest.approx(1, abs=4 * EPS)
@@ -109,7 +108,7 @@ def test_a_step_takes_the_weighted_sum_of_the_examples_gradients(
 ):
     recipe = SGD if kind == "token" else truncated_run.recipe
     for step in (0, 2):  # a full batch, and one whose second half is padding
-        batch = batch_at(recipe, data, step, PAD)
+        batch = batch_at(recipe, data, step)
         state, _ = one_step(model, recipe, params, batch)
         if recipe.optimizer == "adamw":  # its first moment, which began at 0
             found = tree.scaled(10.0, optax.tree.get(state.opt_state, "mu"))
@@ -125,10 +124,10 @@ def test_a_step_takes_the_weighted_sum_of_the_examples_gradients(
 
 
 def test_padding_changes_nothing(model, params, data, distance):
-    batch = batch_at(SGD, data, 0, PAD)
+    batch = batch_at(SGD, data, 0)
     state, metrics = one_step(model, SGD, params, batch)
     indices = step_indices(SGD.seed, 0, n=10, batch_size=4)
-    batch = collate(data, indices, batch_size=6, length=15, pad_id=1)
+    batch = collate(data, indices, batch_size=6, length=15)
     padded, padded_metrics = one_step(model, SGD, params, batch)
     np.testing.assert_allclose(metrics, padded_metrics, rtol=20 * EPS)
     step = tree.subtract(state.params, params)
@@ -141,7 +140,7 @@ def test_learning_rate_0_leaves_the_parameters_bit_equal(bigram, data, same_bits
     recipe = change(SGD, optimizer=name, learning_rate=0.0, clip_norm=0.5)
     if name == "adamw":
         recipe = change(recipe, weight_decay=0.1)
-    batch = batch_at(recipe, data, 0, PAD)
+    batch = batch_at(recipe, data, 0)
     state, metrics = one_step(model, recipe, params, batch)
     assert same_bits(state.params, params)
     assert int(state.step) == 1
@@ -156,7 +155,7 @@ def test_plain_sgd_takes_each_example_with_its_update_weight(bigram, data, dista
     )
     state = initial_state(jax.tree.map(jnp.copy, params), optimizer(recipe, 3))
     for step in range(3):
-        batch = batch_at(recipe, data, step, PAD)
+        batch = batch_at(recipe, data, step)
         before = jax.tree.map(jnp.copy, state.params)
         weights = update_weights(recipe, batch, step, 3)
         expected = before
@@ -174,7 +173,7 @@ def test_plain_sgd_takes_each_example_with_its_update_weight(bigram, data, dista
 
 def test_the_norm_is_told_before_clipping_and_the_step_is_clipped(bigram, data):
     model, params = bigram
-    batch = batch_at(SGD, data, 0, PAD)
+    batch = batch_at(SGD, data, 0)
     _, free = one_step(model, SGD, params, batch)
     limit = float(free.gradient_norm) / 4
     state, clipped = one_step(model, change(SGD, clip_norm=limit), params, batch)
@@ -204,7 +203,7 @@ def test_an_epoch_passes_each_example_once_in_an_order_of_its_own(data):
     assert steps_per_epoch(SGD, 10) == 3
     orders = []
     for epoch in range(2):
-        batches = [batch_at(SGD, data, 3 * epoch + s, PAD) for s in range(3)]
+        batches = [batch_at(SGD, data, 3 * epoch + s) for s in range(3)]
         order = np.concatenate([b["index"] for b in batches])
         assert sorted(order[order >= 0]) == list(range(10))
         orders.append(order.tolist())

@@ -14,7 +14,6 @@ from jaxunlearn.training.recipe import (
 )
 from jaxunlearn.training.recorder import make_recording_step, recorded_mask
 
-PAD = 96
 EPS = float(np.finfo(np.float32).eps)
 SGD = Recipe(epochs=1, batch_size=4, learning_rate=1.0, optimizer="sgd", seed=5)
 PARTLY = r"wte|ln_f|^h/1/.*(kernel|ln_2/scale)"
@@ -52,7 +51,7 @@ def gradients(examples, params, folder, dtype="float32"):
 def test_each_gradient_is_that_of_the_example_alone(
     recorded, model, params, data, slow_gradient, distance, length, tmp_path, dtype, eps
 ):
-    batch = batch_at(SGD, data, 0, PAD)
+    batch = batch_at(SGD, data, 0)
     _, _, examples = recorded(batch)
     mask = tree.select(params, PARTLY)
     found = gradients(examples, params, tmp_path, dtype)
@@ -75,7 +74,7 @@ def test_each_gradient_is_that_of_the_example_alone(
 def test_recording_leaves_the_state_of_the_plain_step(
     recorded, model, params, data, distance, step
 ):
-    batch = batch_at(SGD, data, step, PAD)
+    batch = batch_at(SGD, data, step)
     state, metrics, examples = recorded(batch)
     start = initial_state(jax.tree.map(jnp.copy, params), optimizer(SGD, 3))
     plain, plain_metrics = compiled_step(model, SGD, 3)(start, batch)
@@ -89,7 +88,7 @@ def test_recording_leaves_the_state_of_the_plain_step(
 def test_the_weighted_sum_of_the_examples_is_the_batch_gradient(
     recorded, model, params, data, distance, tmp_path
 ):
-    batch = batch_at(SGD, data, 2, PAD)  # half of it padding
+    batch = batch_at(SGD, data, 2)  # half of it padding
     _, _, examples = recorded(batch)
     shares = dict(
         zip(
@@ -108,7 +107,7 @@ def test_the_weighted_sum_of_the_examples_is_the_batch_gradient(
 
 
 def test_padding_rows_have_no_gradient(recorded, data):
-    _, _, examples = recorded(batch_at(SGD, data, 2, PAD))
+    _, _, examples = recorded(batch_at(SGD, data, 2))
     assert examples.index.tolist()[2:] == [-1, -1]
     for array in (examples.norm, examples.lookup_rows, examples.head_values):
         assert bool(jnp.isfinite(array).all())
@@ -118,7 +117,7 @@ def test_padding_rows_have_no_gradient(recorded, data):
 
 
 def test_the_parts_of_the_embedding_add_up(recorded, params, data, distance, tmp_path):
-    _, _, examples = recorded(batch_at(SGD, data, 0, PAD))
+    _, _, examples = recorded(batch_at(SGD, data, 0))
     gradient_store.write_step(
         tmp_path, examples, np.ones(4), epoch=1, step=0, dtype="float32"
     )

@@ -15,13 +15,12 @@ from jaxunlearn.training import (
 from jaxunlearn.training.recipe import batch_at
 from jaxunlearn.training.replay import exposures
 
-PAD = 96
 EPS = float(np.finfo(np.float32).eps)
 
 
 def replay(run, data, indices, **options):
     return replayed_gradient(
-        run.model, run.recipe, data, run.path[0], indices, pad_id=PAD, **options
+        run.model, run.recipe, data, run.path[0], indices, **options
     )
 
 
@@ -66,9 +65,7 @@ def test_a_replay_gives_the_same_bits_again(everything_run, data, same_bits):
 
 def test_each_example_by_itself_adds_up_to_the_sum(truncated_run, data, distance):
     run = truncated_run
-    apart = replayed_gradients(
-        run.model, run.recipe, data, run.path[0], range(10), pad_id=PAD
-    )
+    apart = replayed_gradients(run.model, run.recipe, data, run.path[0], range(10))
     assert sorted(apart) == list(range(10))
     total = tree.zeros_like(tuple(apart[0]))
     for gradient in apart.values():
@@ -79,8 +76,8 @@ def test_each_example_by_itself_adds_up_to_the_sum(truncated_run, data, distance
 
 def test_all_gradients_of_plain_sgd_undo_the_training(model, params, data, distance):
     recipe = Recipe(epochs=1, batch_size=4, learning_rate=1.0, optimizer="sgd", seed=5)
-    end = train(model, params, data, recipe, pad_id=PAD).params
-    gradient, _ = replayed_gradient(model, recipe, data, params, range(10), pad_id=PAD)
+    end = train(model, params, data, recipe).params
+    gradient, _ = replayed_gradient(model, recipe, data, params, range(10))
     undone = tree.add_scaled(end, 1.0, combine(gradient))
     assert distance(end, params) > 0.05
     # What is left is the rounding of the parameters, not of the movement.
@@ -91,7 +88,7 @@ def test_exposures_are_the_places_in_the_batches(data):
     recipe = Recipe(epochs=2, batch_size=4, seed=3)
     found = exposures(recipe, 10, [1, 7], (1, 2))
     passed = [
-        int(batch_at(recipe, data, step, PAD)["index"][place])
+        int(batch_at(recipe, data, step)["index"][place])
         for step, places in found.items()
         for place in places
     ]

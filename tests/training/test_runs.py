@@ -77,7 +77,7 @@ def test_a_run_comes_back_as_it_was(settings, written, same_bits):
     assert same_bits(run.start, settings["params"])
     text = "Where does Mara live? \u2028"
     assert run.tokenizer.encode(text) == settings["tokenizer"].encode(text)
-    assert run.pad_id == run.tokenizer.eos_token_id == 0
+    assert run.data.pad_id == run.tokenizer.eos_token_id == 0
     assert len(run.data.examples) == 3
     assert not [p for p in written.iterdir() if p.name.endswith(".tmp")]
     found = json.loads((written / "run.json").read_text())

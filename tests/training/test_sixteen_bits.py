@@ -26,18 +26,17 @@ from jaxunlearn.training.recipe import (
 )
 from jaxunlearn.training.together import train_together
 
-PAD = 96
 SIXTEEN = ("bfloat16", "float16")
 
 
 def trained(model, params, data, **settings):
     recipe = Recipe(**{"epochs": 10, "batch_size": 4, "seed": 2} | settings)
-    return train(model, params, data, recipe, pad_id=PAD)
+    return train(model, params, data, recipe)
 
 
 @pytest.fixture(scope="module")
 def loss(model, data):
-    return mean_loss_of(model, data, pad_id=PAD)
+    return mean_loss_of(model, data)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +79,7 @@ def test_weights_state_and_gradients_are_float32(bigram, data, dtype):
     assert jax.tree.map(lambda x: x.dtype, state.params) == jax.tree.map(
         lambda x: x.dtype, params
     )
-    state, _ = compiled_step(model, recipe, 3)(state, batch_at(recipe, data, 0, PAD))
+    state, _ = compiled_step(model, recipe, 3)(state, batch_at(recipe, data, 0))
     for leaf in jax.tree.leaves((state.params, optax.tree.get(state, "trace"))):
         assert leaf.dtype == jnp.float32
     size = params["wte"]["embedding"].nbytes
@@ -104,7 +103,7 @@ def test_a_run_of_16_bits_resumes_and_replays_to_the_same_bits(
         if progress.step == 4:
             raise Interrupted
 
-    settings = {"pad_id": PAD, "evaluate": lambda p: {"norm": float(tree.norm(p))}}
+    settings = {"evaluate": lambda p: {"norm": float(tree.norm(p))}}
     whole = train(model, start, data, recipe, **settings)
     with pytest.raises(Interrupted):
         train(model, start, data, recipe, directory=tmp_path, on_step=stop, **settings)
@@ -119,7 +118,7 @@ def test_a_16_bit_start_is_replayed_as_its_float32_copy(model, params, data, sam
     start = tree.cast(params, "bfloat16")
     recipe = Recipe(epochs=1, batch_size=4, learning_rate=1e-2, seed=1)
     low, wide = (
-        replayed_gradient(model, recipe, data, s, [3, 8], pad_id=PAD)[0]
+        replayed_gradient(model, recipe, data, s, [3, 8])[0]
         for s in (start, tree.cast(start, "float32"))
     )
     assert same_bits(low, wide)
@@ -130,9 +129,9 @@ def test_models_trained_together_are_those_trained_alone(bigram, data, same_bits
     starts = [tree.cast(params, "bfloat16")] * 2
     recipe = Recipe(epochs=2, batch_size=4, learning_rate=1e-3)
     recipes = [dataclasses.replace(recipe, seed=seed) for seed in (0, 1)]
-    together = train_together(model, starts, data, recipes, pad_id=PAD)
+    together = train_together(model, starts, data, recipes)
     for place, one in enumerate(recipes):
-        alone = train(model, starts[0], data, one, pad_id=PAD).params
+        alone = train(model, starts[0], data, one).params
         found = jax.tree.map(lambda x, i=place: x[i], together)
         for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(alone), strict=True):
             assert a.dtype == b.dtype == jnp.bfloat16
@@ -147,8 +146,8 @@ def test_losses_and_gradients_do_not_depend_on_the_storage(
     low = tree.cast(params, dtype)
     wide = tree.cast(low, "float32")
     assert loss(low) == loss(wide)
-    gradient = mean_gradient_of(model, data, pad_id=PAD)
+    gradient = mean_gradient_of(model, data)
     assert distance(gradient(low), gradient(wide)) < 1e-6
     computed = dataclasses.replace(model.config, dtype="bfloat16")
-    rough = mean_loss_of(type(model)(computed), data, pad_id=PAD)
+    rough = mean_loss_of(type(model)(computed), data)
     assert 1e-5 < abs(rough(wide) - loss(wide)) < 0.1  # the two dtypes are two things

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jaxunlearn.data.records import Record, prompt_and_completion
-from jaxunlearn.data.text.tokenizer import encode, template_ids
+from jaxunlearn.data.text.tokenizer import encode, pad_token_id, template_ids
+from jaxunlearn.types import IGNORED_LABEL
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-NO_LOSS = -100  # Hugging Face's label of a token that bears no loss
 
 
 class TruncationWarning(UserWarning):
@@ -44,11 +43,14 @@ class TokenizedData:
         examples: In the order of the records; a split record gives several.
         truncated: How many examples were cut at `max_length`.
         tokens_cut: How many tokens they lost in all.
+        pad_id: The id that fills padding. Any that the model has an embedding for
+            gives the same numbers: no loss and no state looks at it.
     """
 
     examples: tuple[Example, ...]
     truncated: int
     tokens_cut: int
+    pad_id: int = 0
 
     @property
     def length(self) -> int:
@@ -68,7 +70,8 @@ def subset(data: TokenizedData, indices: Sequence[int]) -> TokenizedData:
     """
     if len(indices) == 0:
         raise ValueError("indices is empty: choose at least one example")
-    return TokenizedData(tuple(data.examples[i] for i in indices), 0, 0)
+    chosen = tuple(data.examples[i] for i in indices)
+    return TokenizedData(chosen, 0, 0, data.pad_id)
 
 
 def tokenize(
@@ -130,7 +133,7 @@ def tokenize(
         ids = np.array(begun + closing, np.int32)
         without_loss = len(begun) - len(completion)
         labels = ids.copy()
-        labels[:without_loss] = NO_LOSS
+        labels[:without_loss] = IGNORED_LABEL
         first_with_loss = max(without_loss, 1)
         if first_with_loss >= min(len(ids), max_length):
             raise ValueError(
@@ -154,7 +157,9 @@ def tokenize(
             TruncationWarning,
             stacklevel=2,
         )
-    return TokenizedData(tuple(examples), truncated, tokens_cut)
+    return TokenizedData(
+        tuple(examples), truncated, tokens_cut, pad_token_id(tokenizer)
+    )
 
 
 def check_integer(name: str, value: Any, minimum: int) -> None:

@@ -16,11 +16,10 @@ import numpy as np
 import optax
 
 from jaxunlearn.data import TokenizedData
-from jaxunlearn.data.text.examples import NO_LOSS
 from jaxunlearn.evaluation.attacks.recovery import Recovered
 from jaxunlearn.models.gpt2 import GPT2
 from jaxunlearn.training.losses import fixed_batches
-from jaxunlearn.types import Batch, Params
+from jaxunlearn.types import IGNORED_LABEL, Batch, Params
 
 STEPS = (0, 1, 2, 4, 8, 16, 32, 64)
 RELATIVE_RATE = 0.1
@@ -33,7 +32,6 @@ def soft_prompt(
     known: TokenizedData,
     held_out: TokenizedData,
     *,
-    pad_id: int,
     steps: Sequence[int] = STEPS,
     learning_rate: float = RELATIVE_RATE,
     batch_size: int = 32,
@@ -49,7 +47,6 @@ def soft_prompt(
       params: Its parameters.
       known: Examples whose answers the attacker has.
       held_out: Examples whose answers are to come back.
-      pad_id: Token that fills the padding.
       steps: When to measure, from 0 (no offset) upward.
       learning_rate: Of Adam, as a share of the embeddings' root mean square.
       batch_size: Examples at a time; changes nothing beyond rounding.
@@ -73,13 +70,13 @@ def soft_prompt(
     if steps[:1] != (0,) or any(b <= a for a, b in zip(steps, steps[1:], strict=False)):
         raise ValueError(f"steps={steps}: must begin with 0 and rise")
     for name, data in (("known", known), ("held_out", held_out)):
-        bare = [i for i, e in enumerate(data.examples) if e.labels[0] != NO_LOSS]
+        bare = [i for i, e in enumerate(data.examples) if e.labels[0] != IGNORED_LABEL]
         if bare:
             raise ValueError(
                 f"{name}: examples {bare[:5]} have no prompt, where an offset could act"
             )
     length = length or max(known.length, held_out.length)
-    settings = {"pad_id": pad_id, "batch_size": batch_size, "length": length}
+    settings = {"batch_size": batch_size, "length": length}
     gradient, losses = compiled_offset(model)
     embedding = params["wte"]["embedding"].astype(jnp.float32)
     size = jnp.sqrt(jnp.mean(jnp.square(embedding)))
@@ -114,9 +111,9 @@ def compiled_offset(model: GPT2) -> tuple[Callable, Callable]:
     """Return the jitted gradient and losses with an offset [D] on prompt tokens."""
 
     def losses(offset: jax.Array, params: Params, batch: Batch) -> jax.Array:
-        prompt = (batch["attention_mask"] > 0) & (batch["labels"] == NO_LOSS)
+        prompt = (batch["attention_mask"] > 0) & (batch["labels"] == IGNORED_LABEL)
         # Tokens without loss in the middle of an answer are no prompt.
-        prompt &= jnp.cumsum(batch["labels"] != NO_LOSS, axis=1) == 0
+        prompt &= jnp.cumsum(batch["labels"] != IGNORED_LABEL, axis=1) == 0
         everywhere = prompt[..., None] * offset
         return model.per_example_loss(params, batch, embedding_offset=everywhere)
 

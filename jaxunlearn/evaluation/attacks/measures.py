@@ -27,7 +27,6 @@ def measure_of(
     data: TokenizedData,
     score: Score,
     *,
-    pad_id: int,
     batch_size: int = 32,
     length: int | None = None,
 ) -> Measure:
@@ -39,7 +38,6 @@ def measure_of(
                 model,
                 params,
                 data,
-                pad_id=pad_id,
                 batch_size=batch_size,
                 length=length,
             )

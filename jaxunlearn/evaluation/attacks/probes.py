@@ -9,14 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn.data import TokenizedData
-from jaxunlearn.data.text.examples import NO_LOSS
 from jaxunlearn.evaluation.attacks.recovery import Recovered
 from jaxunlearn.evaluation.attacks.relearning import halves
 from jaxunlearn.models.cross_entropy import head_logits
 from jaxunlearn.models.gpt2 import GPT2
 from jaxunlearn.models.layer_states import final_norm, layer_states
 from jaxunlearn.training.losses import over_batches
-from jaxunlearn.types import Batch, Params
+from jaxunlearn.types import IGNORED_LABEL, Batch, Params
 
 PENALTY = 0.1
 
@@ -38,7 +37,6 @@ def logit_lens(
     params: Params,
     data: TokenizedData,
     *,
-    pad_id: int,
     batch_size: int = 32,
     length: int | None = None,
 ) -> LogitLens:
@@ -48,7 +46,6 @@ def logit_lens(
       model: The model.
       params: Its parameters.
       data: The tokenised forget set.
-      pad_id: Token that fills the padding.
       batch_size: Examples at a time; changes nothing beyond rounding.
       length: Tokens to pad to; None is the longest example.
 
@@ -57,7 +54,7 @@ def logit_lens(
     Source: nostalgebraist 2020, interpreting GPT: the logit lens.
     """
     look = compiled_lens(model)
-    settings = {"pad_id": pad_id, "batch_size": batch_size, "length": length}
+    settings = {"batch_size": batch_size, "length": length}
     found = over_batches(lambda batch: look(params, batch), data, **settings, axis=1)
     layers = tuple(range(model.config.n_layer + 1))
     return LogitLens(*(Recovered(layers, x.astype(np.float64)) for x in found))
@@ -72,7 +69,7 @@ def compiled_lens(model: GPT2) -> Callable[[Params, Batch], tuple]:
 
         def example(part: tuple) -> tuple:
             states_TD, labels_T = part
-            counted = labels_T != NO_LOSS
+            counted = labels_T != IGNORED_LABEL
             number = jnp.maximum(counted.sum(), 1)
             normed = final_norm(model, params, states_TD[None, :-1])
             logits = head_logits(normed, params["wte"]["embedding"])[0]
@@ -99,7 +96,6 @@ def membership_probe(
     forget: TokenizedData,
     holdout: TokenizedData,
     *,
-    pad_id: int,
     seed: int = 0,
     batch_size: int = 32,
 ) -> Recovered:
@@ -118,7 +114,6 @@ def membership_probe(
       params: Its parameters.
       forget: The forgotten examples, n.
       holdout: Examples like them that no model saw, m.
-      pad_id: Token that fills the padding.
       seed: Of the halves.
       batch_size: Examples at a time; changes nothing beyond rounding.
 
@@ -132,7 +127,7 @@ def membership_probe(
         *(halves(len(data.examples), seed=seed) for data in (forget, holdout)),
         strict=True,
     )
-    settings = {"pad_id": pad_id, "batch_size": batch_size}
+    settings = {"batch_size": batch_size}
     ours = pointing_features(model, params, forget, **settings)
     others = pointing_features(model, params, holdout, **settings)
     values = []
@@ -147,12 +142,11 @@ def pointing_features(
     params: Params,
     data: TokenizedData,
     *,
-    pad_id: int,
     batch_size: int = 32,
 ) -> np.ndarray:
     """Return ``mean_t ln_f(state_t) * E[y_t+1]`` of each layer, float32[N+1,n,D]."""
     compute = compiled_pointing(model)
-    settings = {"pad_id": pad_id, "batch_size": batch_size, "axis": 1}
+    settings = {"batch_size": batch_size, "axis": 1}
     return over_batches(lambda batch: compute(params, batch), data, **settings)
 
 
@@ -162,7 +156,7 @@ def compiled_pointing(model: GPT2) -> Callable[[Params, Batch], jax.Array]:
 
     def features(params: Params, batch: Batch) -> jax.Array:
         labels = jnp.asarray(batch["labels"])[:, 1:]
-        counted = labels != NO_LOSS
+        counted = labels != IGNORED_LABEL
         share = counted / jnp.maximum(counted.sum(axis=1, keepdims=True), 1)
         embedding = params["wte"]["embedding"].astype(jnp.float32)
         wanted = share[..., None] * embedding[jnp.where(counted, labels, 0)]

@@ -4,6 +4,7 @@ A model that was taught to refuse was taught on certain prompts. Words put in fr
 the question asked in other words, lead around them.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from jaxunlearn.data import Example, TokenizedData
 from jaxunlearn.evaluation.attacks.recovery import Recovered, largest_so_far
-from jaxunlearn.types import Params
+from jaxunlearn.types import IGNORED_LABEL, Params
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -97,10 +98,10 @@ def prepended(
         ids, labels = example.input_ids, example.labels.copy()
         # What was the first token of all could bear no loss; now it could, but the
         # same tokens are to count with and without the prefix.
-        labels[0] = -100
+        labels[0] = IGNORED_LABEL
         new = np.asarray(row, np.int32)
         new = new[max(0, len(new) + len(ids) - max_length) :]
-        no_loss = np.full(len(new), -100, np.int32)
+        no_loss = np.full(len(new), IGNORED_LABEL, np.int32)
         examples.append(
             Example(
                 np.concatenate([ids[:begin], new, ids[begin:]]),
@@ -108,7 +109,7 @@ def prepended(
                 example.record,
             )
         )
-    return TokenizedData(tuple(examples), data.truncated, data.tokens_cut)
+    return dataclasses.replace(data, examples=tuple(examples))
 
 
 def paraphrased(records: Sequence[dict]) -> list[dict]:

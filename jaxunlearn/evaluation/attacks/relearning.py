@@ -32,7 +32,6 @@ def relearning(
     source: TokenizedData,
     measures: Sequence[Callable[[Params], np.ndarray]],
     *,
-    pad_id: int,
     steps: Sequence[int] = STEPS,
     learning_rate: float = LEARNING_RATE,
     batch_size: int = 8,
@@ -50,7 +49,6 @@ def relearning(
       params: Its parameters; not changed.
       source: What is fine-tuned on: a part of the forget set, or other text.
       measures: Each ``params -> float64[n]``, higher = more recovered.
-      pad_id: Token that fills the padding.
       steps: When to measure, from 0 (the model as it is) upward.
       learning_rate: Of AdamW.
       batch_size: Examples a step.
@@ -93,7 +91,6 @@ def relearning(
             step_indices(seed, step, n=len(source.examples), batch_size=batch_size),
             batch_size=batch_size,
             length=length or source.length,
-            pad_id=pad_id,
         )
         state, metrics = update(state, batch)
         if not np.isfinite(float(metrics.loss) + float(metrics.gradient_norm)):

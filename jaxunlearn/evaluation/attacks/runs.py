@@ -5,7 +5,6 @@ from typing import Any
 
 from jaxunlearn.data import (
     TokenizedData,
-    pad_token_id,
     prompt_and_completion,
     subset,
 )
@@ -28,6 +27,7 @@ from jaxunlearn.evaluation.loading import NamedModel
 from jaxunlearn.evaluation.text.memorization import extraction_strength
 from jaxunlearn.evaluation.text.rouge import wordless
 from jaxunlearn.randomness import random_key
+from jaxunlearn.types import IGNORED_LABEL
 
 CONTEXTS = (1, 2, 4)
 Records = Mapping[str, Sequence[dict]]
@@ -91,9 +91,7 @@ def strength(inputs: Inputs, one: NamedModel, data: TokenizedData, length: int):
 
 def measured(inputs: Inputs, one: NamedModel, data: TokenizedData, length: int, score):
     """Return a measure of a model's parameters."""
-    return measure_of(
-        one.model, data, score, pad_id=pad_token_id(inputs.tokenizer), length=length
-    )
+    return measure_of(one.model, data, score, length=length)
 
 
 def relearn(source: str) -> Callable:
@@ -113,7 +111,6 @@ def relearn(source: str) -> Callable:
             one.params,
             learned,
             [strength(inputs, one, part, length) for part in parts],
-            pad_id=pad_token_id(inputs.tokenizer),
             steps=(0, *doublings(settings.steps)),
             learning_rate=settings.learning_rate,
             batch_size=settings.relearning_batch_size,
@@ -190,7 +187,7 @@ def sample(inputs: Inputs, settings: Settings, one: NamedModel) -> list[Recovere
     """Draw answers, and branch at the first token."""
     pairs = [prompt_and_completion(r) for r in inputs.records["forget"]]
     prompts, truths = [p for p, _ in pairs], [t.strip() for _, t in pairs]
-    sizes = [int((e.labels != -100).sum()) for e in inputs.forget.examples]
+    sizes = [int((e.labels != IGNORED_LABEL).sum()) for e in inputs.forget.examples]
     longest = max(
         len(e.input_ids) - size
         for e, size in zip(inputs.forget.examples, sizes, strict=True)
@@ -221,7 +218,6 @@ def embedding(inputs: Inputs, settings: Settings, one: NamedModel) -> list[Recov
             one.params,
             subset(inputs.forget, known),
             subset(inputs.forget, held_out),
-            pad_id=pad_token_id(inputs.tokenizer),
             steps=(0, *doublings(settings.offset_steps)),
             batch_size=settings.batch_size,
         )
@@ -234,7 +230,6 @@ def lens(inputs: Inputs, settings: Settings, one: NamedModel) -> list[Recovered]
         one.model,
         one.params,
         inputs.forget,
-        pad_id=pad_token_id(inputs.tokenizer),
         batch_size=settings.batch_size,
     )
     return [found.reciprocal_rank, found.probability]
@@ -248,7 +243,6 @@ def probe(inputs: Inputs, settings: Settings, one: NamedModel) -> list[Recovered
             one.params,
             inputs.forget,
             inputs.tokens(inputs.records["holdout"]),
-            pad_id=pad_token_id(inputs.tokenizer),
             seed=settings.seed,
             batch_size=settings.batch_size,
         )

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn.data import Example, TokenizedData, pad_token_id
+from jaxunlearn.data import Example, TokenizedData
 from jaxunlearn.evaluation.attacks.recovery import Recovered, largest_so_far
 from jaxunlearn.evaluation.text.answers import answer_ids, answers, prompt_ids, texts_of
 from jaxunlearn.evaluation.text.rouge import check_words, rouge_l
@@ -121,10 +121,7 @@ def branching(
         raise ValueError(f"branches={branches}: 1 to {model.config.vocab_size} tokens")
     check_words(truths)
     asked = prompt_ids(tokenizer, prompts)
-    pad_id = pad_token_id(tokenizer)
-    starts = likeliest_tokens(
-        model, params, asked, branches, pad_id=pad_id, batch_size=batch_size
-    )
+    starts = likeliest_tokens(model, params, asked, branches, batch_size=batch_size)
     rest = answer_ids(
         model,
         params,
@@ -133,7 +130,6 @@ def branching(
             for ids, row in zip(asked, starts, strict=True)
             for token in row
         ],
-        pad_id=pad_id,
         eos_token_id=tokenizer.eos_token_id,
         max_new_tokens=max_new_tokens - 1,
         batch_size=batch_size,
@@ -151,14 +147,13 @@ def likeliest_tokens(
     prompts: Sequence[Sequence[int]],
     count: int,
     *,
-    pad_id: int,
     batch_size: int = 32,
 ) -> np.ndarray:
     """Return the likeliest next tokens of each prompt, int32[n, count], in order."""
     rows = [np.asarray(ids, np.int32) for ids in prompts]
     data = TokenizedData(tuple(Example(x, x, i) for i, x in enumerate(rows)), 0, 0)
     look = compiled_next(model, count)
-    settings = {"pad_id": pad_id, "batch_size": batch_size}
+    settings = {"batch_size": batch_size}
     return over_batches(lambda batch: look(params, batch), data, **settings)
 
 

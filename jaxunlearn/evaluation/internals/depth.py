@@ -8,6 +8,7 @@ Layers are those of :mod:`jaxunlearn.models.layer_states` from 1 to N: the outpu
 each block. Column l of an array here is layer l + 1.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -17,12 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn.data import TokenizedData
-from jaxunlearn.data.text.examples import NO_LOSS, Example
+from jaxunlearn.data.text.examples import Example
 from jaxunlearn.models.cross_entropy import mean_over_labels, next_token_losses
 from jaxunlearn.models.gpt2 import GPT2
 from jaxunlearn.models.layer_states import continue_from, final_norm, layer_states
 from jaxunlearn.training.losses import over_batches
-from jaxunlearn.types import Batch, Params
+from jaxunlearn.types import IGNORED_LABEL, Batch, Params
 
 THRESHOLD = 0.05
 
@@ -56,7 +57,6 @@ def unlearning_depth(
     *,
     full: Params,
     retained: Params,
-    pad_id: int,
     end_id: int | None = None,
     counted: Sequence[np.ndarray] | None = None,
     read: str = "patching",
@@ -78,7 +78,6 @@ def unlearning_depth(
       data: The examples to be forgotten.
       full: Parameters before unlearning.
       retained: Parameters of a model trained without the examples.
-      pad_id: Token that fills the padding.
       end_id: The end-of-text token, for ``counted=None``.
       counted: Which tokens count: a mask of each example's ``input_ids``, of the words
         that hold the fact. None: all labelled tokens but the end of text.
@@ -104,7 +103,6 @@ def unlearning_depth(
             source,
             data,
             full=full,
-            pad_id=pad_id,
             end_id=end_id,
             counted=counted,
             read=read,
@@ -159,7 +157,6 @@ def layer_gaps(
     data: TokenizedData,
     *,
     full: Params,
-    pad_id: int,
     end_id: int | None = None,
     counted: Sequence[np.ndarray] | None = None,
     read: str = "patching",
@@ -180,7 +177,6 @@ def layer_gaps(
       source: Parameters whose states are asked.
       data: The examples.
       full: Parameters of the model that reads them.
-      pad_id: As for :func:`unlearning_depth`, like the rest.
       end_id: The end-of-text token.
       counted: Which tokens count.
       read: ``"patching"`` or ``"lens"``.
@@ -196,7 +192,7 @@ def layer_gaps(
         raise ValueError(f"read={read!r}: one of {', '.join(READERS)}")
     chosen = counted_data(data, end_id, counted)
     compute = compiled_gaps(model, read)
-    settings = {"pad_id": pad_id, "batch_size": batch_size, "axis": 1}
+    settings = {"batch_size": batch_size, "axis": 1}
     gaps = over_batches(lambda batch: compute(full, source, batch), chosen, **settings)
     return gaps.T.astype(np.float64)
 
@@ -213,7 +209,7 @@ def patching_gaps(model: GPT2, full: Params, source: Params, batch: Batch) -> ja
     """Return the gaps of patching on the labels of a batch, float32[N,B]."""
     labels_BT = jnp.asarray(batch["labels"])
     # The state at place t predicts token t + 1.
-    predicts_BT = jnp.pad(labels_BT[:, 1:] != NO_LOSS, ((0, 0), (0, 1)))
+    predicts_BT = jnp.pad(labels_BT[:, 1:] != IGNORED_LABEL, ((0, 0), (0, 1)))
     own, theirs = (layer_states(model, p, batch) for p in (full, source))
 
     def patched_loss(layer: tuple) -> jax.Array:
@@ -266,7 +262,7 @@ def counted_data(
             "count labelled tokens without it, or counted, the tokens that count"
         )
     if counted is None:
-        masks = [one.labels != NO_LOSS for one in data.examples]
+        masks = [one.labels != IGNORED_LABEL for one in data.examples]
         for mask, one in zip(masks, data.examples, strict=True):
             mask[-1] &= one.labels[-1] != end_id
     else:
@@ -287,6 +283,6 @@ def counted_data(
                 f"examples[{i}] has no token that counts (nothing predicts its first): "
                 f"leave it out, or choose other tokens with counted"
             )
-        labels = np.where(mask, one.input_ids, NO_LOSS)
+        labels = np.where(mask, one.input_ids, IGNORED_LABEL)
         examples.append(Example(one.input_ids, labels, one.record))
-    return TokenizedData(tuple(examples), data.truncated, data.tokens_cut)
+    return dataclasses.replace(data, examples=tuple(examples))

@@ -29,7 +29,6 @@ def example_features(
     *,
     layer: int,
     position: str = "last",
-    pad_id: int,
     batch_size: int = 32,
 ) -> np.ndarray:
     """Return one vector an example: a layer's residual stream, float32[n,D].
@@ -42,7 +41,6 @@ def example_features(
         :mod:`jaxunlearn.models.layer_states`.
       position: ``"last"``, the state at the last token; or ``"mean"`` over all tokens.
         Padding never counts.
-      pad_id: Token that fills the padding.
       batch_size: Examples at a time; changes nothing beyond rounding.
 
     Raises:
@@ -51,9 +49,9 @@ def example_features(
     Cost: one forward pass without the head.
     """
     check_layer(model, layer)
-    return all_features(
-        model, params, data, position=position, pad_id=pad_id, batch_size=batch_size
-    )[layer]
+    return all_features(model, params, data, position=position, batch_size=batch_size)[
+        layer
+    ]
 
 
 def layer_cka(
@@ -64,7 +62,6 @@ def layer_cka(
     *,
     position: str = "mean",
     unbiased: bool = True,
-    pad_id: int,
     batch_size: int = 32,
 ) -> np.ndarray:
     """Return how alike two models' states of the same examples are, float64[N+1].
@@ -82,7 +79,6 @@ def layer_cka(
       position: As for :func:`example_features`.
       unbiased: With fewer examples than the width D, which is usual, the biased value
         is near 1 whatever the models are: so the default is the unbiased one.
-      pad_id: Token that fills the padding.
       batch_size: Examples at a time; changes nothing beyond rounding.
 
     Returns:
@@ -98,9 +94,7 @@ def layer_cka(
     512; we take all examples at once, so that nothing depends on the batch.
     """
     features = [
-        all_features(
-            model, params, data, position=position, pad_id=pad_id, batch_size=batch_size
-        )
+        all_features(model, params, data, position=position, batch_size=batch_size)
         for params in (params_a, params_b)
     ]
     return np.array(
@@ -115,7 +109,6 @@ def all_features(
     data: TokenizedData,
     *,
     position: str,
-    pad_id: int,
     batch_size: int,
 ) -> np.ndarray:
     """Return :func:`example_features` of every layer in one pass, float32[N+1,n,D]."""
@@ -124,7 +117,7 @@ def all_features(
     if not data.examples:
         raise ValueError("data is empty: there is no example to look at")
     compute = compiled_features(model, position)
-    settings = {"pad_id": pad_id, "batch_size": batch_size, "axis": 1}
+    settings = {"batch_size": batch_size, "axis": 1}
     return over_batches(lambda batch: compute(params, batch), data, **settings)
 
 

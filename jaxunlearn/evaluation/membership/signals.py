@@ -8,6 +8,7 @@ one out in Min-K, Min-K++ and gradient norms: ``drop_last=True`` does, see
 :func:`~jaxunlearn.evaluation.text.memorization.answer_tokens`.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 from zlib import compress
@@ -19,7 +20,6 @@ from jax.tree_util import Partial
 
 from jaxunlearn import tree
 from jaxunlearn.data import Example, TokenizedData
-from jaxunlearn.data.text.examples import NO_LOSS
 from jaxunlearn.evaluation.text.memorization import answer_tokens, check_end
 from jaxunlearn.evaluation.text.token_statistics import TokenStatistics, mean_losses
 from jaxunlearn.gradients.batching import Chosen, rows_of
@@ -27,7 +27,7 @@ from jaxunlearn.gradients.per_example import SQUARED_NORMS
 from jaxunlearn.gradients.taps import backward
 from jaxunlearn.models.gpt2 import GPT2
 from jaxunlearn.training.losses import fixed_batches
-from jaxunlearn.types import Batch, Params
+from jaxunlearn.types import IGNORED_LABEL, Batch, Params
 
 OPEN_UNLEARNING_K = 0.4
 """Share of the tokens in Min-K and Min-K++: what OpenUnlearning and MUSE report. The
@@ -188,7 +188,6 @@ def gradient_norm(
     params: Params,
     data: TokenizedData,
     *,
-    pad_id: int,
     batch_size: int = 8,
     length: int | None = None,
     drop_last: bool = False,
@@ -204,7 +203,6 @@ def gradient_norm(
         switches it on, so that its scores of such a model are random.)
       params: Its parameters.
       data: The examples.
-      pad_id: Token that fills the padding.
       batch_size: Examples at a time; the result does not depend on it.
       length: Tokens to pad to; None is the longest example.
       drop_last: Leave the end-of-text token out of the loss, as ``answer_tokens``.
@@ -227,7 +225,7 @@ def gradient_norm(
         Chosen(model.per_example_loss, None),
         tree.cast(params, jnp.float32),
     )
-    batches = fixed_batches(data, pad_id=pad_id, batch_size=batch_size, length=length)
+    batches = fixed_batches(data, batch_size=batch_size, length=length)
     scores = rows_of(norms, batches, batch_size=None)[: len(data.examples)]
     return checked("gradient_norm", np.asarray(scores, np.float64))
 
@@ -272,13 +270,13 @@ def with_labels(
     examples = []
     for i, example in enumerate(data.examples):
         labels = np.array(example.labels)
-        places = 1 + np.flatnonzero(labels[1:] != NO_LOSS)
+        places = 1 + np.flatnonzero(labels[1:] != IGNORED_LABEL)
         if drop_last and len(places) and end_of_text in (None, labels[places[-1]]):
-            labels[places[-1]], places = NO_LOSS, places[:-1]
+            labels[places[-1]], places = IGNORED_LABEL, places[:-1]
         if len(places) == 0:
             raise ValueError(f"example {i} has no token with loss: leave it out")
         examples.append(Example(example.input_ids, labels, example.record))
-    return TokenizedData(tuple(examples), data.truncated, data.tokens_cut)
+    return dataclasses.replace(data, examples=tuple(examples))
 
 
 def mean_of_lowest(values: Any, k: float) -> float:

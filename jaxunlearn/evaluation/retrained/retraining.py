@@ -33,7 +33,6 @@ class TrainingParts(NamedTuple):
     recipe: Recipe
     data: TokenizedData
     start: Params
-    pad_id: int
 
 
 class RetrainingProgress(NamedTuple):
@@ -153,7 +152,6 @@ def trained_models(
                 [start_of(x) for x in seeds],
                 run.data,
                 [recipes[x] for x in seeds],
-                pad_id=run.pad_id,
                 directory=where,
                 on_step=teller(progress, done, len(recipes), tuple(seeds)),
             )

@@ -8,7 +8,6 @@ import numpy as np
 
 from jaxunlearn.data import (
     TokenizedData,
-    pad_token_id,
     prompt_and_completion,
     tokenize,
 )
@@ -92,12 +91,11 @@ def measure(
     for each prompt.
     """
     found = Measured({}, {}, {}, {})
-    pad_id = pad_token_id(tokenizer)
     for name, records in sets.items():
         tell(progress, f"{name}: losses of {len(records)} records")
         data = tokens_of(records, tokenizer, settings)
         statistics = token_statistics(
-            model, params, data, pad_id=pad_id, batch_size=settings.batch_size
+            model, params, data, batch_size=settings.batch_size
         )
         found.statistics[name] = statistics
         found.texts[name] = [prompt_and_completion(r)[1].strip() for r in records]
@@ -107,7 +105,6 @@ def measure(
                 model,
                 params,
                 data,
-                pad_id=pad_id,
                 batch_size=settings.batch_size,
                 drop_last=True,
                 end_of_text=tokenizer.eos_token_id,
@@ -136,7 +133,6 @@ def measured_answers(
                 model,
                 params,
                 tokens_of(variants, tokenizer, settings),
-                pad_id=pad_token_id(tokenizer),
                 batch_size=settings.batch_size,
             )
         )

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jaxunlearn.data import pad_token_id
 from jaxunlearn.data.text.examples import opened, start_ids
 from jaxunlearn.data.text.tokenizer import encode
 from jaxunlearn.models.generation import generate
@@ -66,7 +65,6 @@ def continuations(
         model,
         params,
         prompt_ids(tokenizer, prompts),
-        pad_id=pad_token_id(tokenizer),
         eos_token_id=tokenizer.eos_token_id,
         **settings,
     )
@@ -90,7 +88,6 @@ def answer_ids(
     params: Params,
     prompts: Sequence[Sequence[int]],
     *,
-    pad_id: int,
     eos_token_id: int | None,
     max_new_tokens: int,
     batch_size: int = 32,
@@ -119,7 +116,8 @@ def answer_ids(
         rows = order[begin : begin + batch_size]
         longest = max(len(prompts[i]) for i in rows)
         width = min(-(-longest // MULTIPLE_OF) * MULTIPLE_OF, limit)
-        input_ids = np.full((batch_size, width), pad_id, np.int32)
+        # What fills the padding changes nothing: no row looks at it.
+        input_ids = np.zeros((batch_size, width), np.int32)
         mask = np.zeros((batch_size, width), np.int32)
         mask[:, 0] = 1  # a padding row needs a token to look at
         for row, i in enumerate(rows):

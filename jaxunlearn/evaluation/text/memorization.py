@@ -178,7 +178,6 @@ def extraction_likelihoods(
     params: Params,
     texts: Sequence[Sequence[int]],
     *,
-    pad_id: int,
     n: int = 10,
     prefixes: Sequence[int] | None = None,
     batch_size: int = 32,
@@ -193,7 +192,6 @@ def extraction_likelihoods(
       model: The model.
       params: Its parameters.
       texts: Token ids, more than n of each.
-      pad_id: Token that fills the padding.
       n: Length of the n-grams; the paper has 10.
       prefixes: Lengths of prefixes, which leave each text n tokens at least; None is
         all, 1 to T - n. The paper's code has 150 to 199 of 200 (and fewer n-grams than
@@ -238,7 +236,6 @@ def extraction_likelihoods(
         model,
         params,
         [np.asarray(texts[i])[:m].tolist() for i, m in places],
-        pad_id=pad_id,
         eos_token_id=None,
         max_new_tokens=longest,
         batch_size=batch_size,

@@ -13,11 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn.data import TokenizedData
-from jaxunlearn.data.text.examples import NO_LOSS
 from jaxunlearn.models.cross_entropy import head_logits
 from jaxunlearn.models.gpt2 import GPT2
 from jaxunlearn.training.losses import fixed_batches
-from jaxunlearn.types import Batch, Params
+from jaxunlearn.types import IGNORED_LABEL, Batch, Params
 
 CHUNK_TOKENS = 1024
 
@@ -47,7 +46,6 @@ def token_statistics(
     params: Params,
     data: TokenizedData,
     *,
-    pad_id: int,
     batch_size: int = 32,
     length: int | None = None,
 ) -> list[TokenStatistics]:
@@ -57,7 +55,6 @@ def token_statistics(
       model: The model.
       params: Its parameters.
       data: The tokenised examples.
-      pad_id: Token that fills the padding.
       batch_size: Examples at a time; changes nothing beyond rounding.
       length: Tokens to pad to; None is the longest example. Give several data sets the
         same to compile once for all.
@@ -66,14 +63,12 @@ def token_statistics(
     """
     statistics = compiled_statistics(model)
     found = []
-    for batch in fixed_batches(
-        data, pad_id=pad_id, batch_size=batch_size, length=length
-    ):
+    for batch in fixed_batches(data, batch_size=batch_size, length=length):
         columns = [np.asarray(x) for x in statistics(params, batch)]
         for row, index in enumerate(batch["index"]):
             if index >= 0:
                 labels = batch["labels"][row, 1:]
-                at = labels != NO_LOSS
+                at = labels != IGNORED_LABEL
                 found.append(
                     TokenStatistics(
                         labels[at], *(column[row, at] for column in columns)

@@ -26,12 +26,11 @@ from jaxunlearn.gradients.taps.outer_products import (
     is_lookup,
 )
 from jaxunlearn.models.cross_entropy import (
-    IGNORED_LABEL,
     head_logits,
     losses_of_logits,
     next_token_losses,
 )
-from jaxunlearn.types import Batch, Params, PerExampleLoss
+from jaxunlearn.types import IGNORED_LABEL, Batch, Params, PerExampleLoss
 
 HEAD_BYTES = 2**28
 """Most memory for the logits of an output head at a time."""

@@ -215,7 +215,6 @@ def unlearn_one_by_one(
         run.data,
         run.start,
         indices,
-        pad_id=run.pad_id,
         epochs=epochs,
         weight=weight,
         on_step=replaying(run, indices, epochs, on_step),
@@ -227,7 +226,6 @@ def unlearn_one_by_one(
             [index],
             batch_size=1,
             length=run.data.length,
-            pad_id=run.pad_id,
         )
         gradient = compiled_gradient(run.model)(point, one, np.ones(1, np.float32))
         return ascent_direction(gradient, mask, part)

@@ -115,7 +115,6 @@ def add_back(
         run.data,
         run.start,
         indices,
-        pad_id=run.pad_id,
         epochs=epochs,
         weight=weight,
         on_step=replaying(run, indices, epochs, on_step),

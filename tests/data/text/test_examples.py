@@ -6,8 +6,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from jaxunlearn.data.records import prompt_and_completion, record_text
-from jaxunlearn.data.text.examples import NO_LOSS, TruncationWarning, tokenize
+from jaxunlearn.data.text.examples import TruncationWarning, tokenize
 from jaxunlearn.data.text.tokenizer import load_tokenizer, train_tokenizer
+from jaxunlearn.types import IGNORED_LABEL
 
 QA = [
     {"question": f"Where was person {i} born?", "answer": "In town" + " seven" * i}
@@ -44,7 +45,7 @@ def test_loss_is_on_the_completion_and_its_end(tokenizer, records):
         before = ids(tokenizer, prompt)
         learned = ids(tokenizer, completion) + [tokenizer.eos_token_id]
         assert example.input_ids.tolist() == before + learned
-        assert example.labels.tolist() == [NO_LOSS] * len(before) + learned
+        assert example.labels.tolist() == [IGNORED_LABEL] * len(before) + learned
         assert example.input_ids.dtype == example.labels.dtype == np.int32
         assert example.record == i
         decoded = tokenizer.decode(example.input_ids)
@@ -70,7 +71,7 @@ def test_truncation_keeps_the_beginning_and_counts_the_rest(
     tokenizer, records, max_length
 ):
     whole = tokenize(records, tokenizer, max_length=1000).examples
-    assume(all((example.labels[1:max_length] != NO_LOSS).any() for example in whole))
+    assume(all((one.labels[1:max_length] != IGNORED_LABEL).any() for one in whole))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         data = tokenize(records, tokenizer, max_length=max_length)
@@ -148,7 +149,7 @@ def test_template_with_a_beginning_of_text_token(tokenizer):
         learned = ids(other, completion) + [other.eos_token_id]
         assert example.input_ids.tolist() == [start, *ids(other, prompt), *learned]
         assert example.labels[-len(learned) :].tolist() == learned
-        assert (example.labels[: -len(learned)] == NO_LOSS).all()
+        assert (example.labels[: -len(learned)] == IGNORED_LABEL).all()
 
 
 def test_nothing_left_to_learn_is_an_error_that_says_what_is_needed(tokenizer):
@@ -163,7 +164,7 @@ def test_nothing_left_to_learn_is_an_error_that_says_what_is_needed(tokenizer):
         tokenize(records, tokenizer, max_length=prompt)
     with pytest.warns(TruncationWarning):
         data = tokenize(records, tokenizer, max_length=prompt + 1)
-    assert (data.examples[1].labels != NO_LOSS).sum() == 1
+    assert (data.examples[1].labels != IGNORED_LABEL).sum() == 1
     with pytest.raises(ValueError, match=r"records\[0\] has 1 tokens .*leave the rec"):
         tokenize([{"text": "<|endoftext|>"}], tokenizer, max_length=9)
 

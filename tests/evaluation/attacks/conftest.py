@@ -97,5 +97,5 @@ def data(tokens, records):
 @pytest.fixture(scope="session")
 def logits_of(model, params, data):
     """The logits of each example, float32[T,V] each."""
-    batch = collate(data, range(7), batch_size=7, length=data.length, pad_id=0)
+    batch = collate(data, range(7), batch_size=7, length=data.length)
     return np.asarray(jax.jit(model.logits)(params, batch))

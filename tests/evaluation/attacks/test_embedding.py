@@ -24,7 +24,7 @@ def found(model, params, data):
 
 def attack(model, params, data, **options):
     known, held_out = subset(data, range(3)), subset(data, range(3, 7))
-    settings = {"pad_id": 0, "steps": (0, 1, 8), "batch_size": 4, "length": 12}
+    settings = {"steps": (0, 1, 8), "batch_size": 4, "length": 12}
     return soft_prompt(model, params, known, held_out, **settings | options)
 
 
@@ -35,7 +35,7 @@ def test_the_attack_is_the_same_on_weights_stored_in_16_bits(model, params, data
 
 
 def test_no_offset_is_no_attack(model, params, data, found):
-    plain = measure_of(model, subset(data, range(3, 7)), probability, pad_id=0)
+    plain = measure_of(model, subset(data, range(3, 7)), probability)
     np.testing.assert_allclose(found.values[0], plain(params), rtol=1e-5)
     assert found.strengths == (0, 1, 8)
 
@@ -44,7 +44,7 @@ def test_the_first_step_is_adam_s_along_the_gradient_of_the_prompts(
     model, params, data, found
 ):
     """One step of Adam from zero is the sign of the gradient times the rate."""
-    batch = collate(data, range(7), batch_size=7, length=12, pad_id=0)
+    batch = collate(data, range(7), batch_size=7, length=12)
     starts = [int(np.argmax(e.labels >= 0)) for e in data.examples]
     prompts = np.arange(12) < np.array(starts)[:, None]
 
@@ -67,7 +67,7 @@ def test_batches_change_nothing(model, params, data, found):
 def test_it_finds_what_helps_the_examples_it_knows(model, params, data):
     known = subset(data, range(4))
     found = soft_prompt(
-        *(model, params, known, known), pad_id=0, steps=(0, 8), batch_size=4, length=12
+        *(model, params, known, known), steps=(0, 8), batch_size=4, length=12
     )
     assert np.log(found.values[1]).mean() > np.log(found.values[0]).mean()
 
@@ -75,8 +75,8 @@ def test_it_finds_what_helps_the_examples_it_knows(model, params, data):
 def test_bad_input(model, params, data, tokens):
     text = tokens([{"text": "w1 w2"}])
     with pytest.raises(ValueError, match="known: examples .* have no prompt"):
-        soft_prompt(model, params, text, data, pad_id=0)
+        soft_prompt(model, params, text, data)
     with pytest.raises(ValueError, match="held_out: .* have no prompt"):
-        soft_prompt(model, params, data, text, pad_id=0)
+        soft_prompt(model, params, data, text)
     with pytest.raises(ValueError, match="begin with 0"):
-        soft_prompt(model, params, data, data, pad_id=0, steps=(1,))
+        soft_prompt(model, params, data, data, steps=(1,))

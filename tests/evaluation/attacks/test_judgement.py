@@ -113,7 +113,6 @@ def make_world(sizes, questions, teaching, refusing, **options):
 
         relearning(
             *(model, start, tokens(records), [keep]),
-            pad_id=0,
             steps=(0, how.steps),
             learning_rate=how.rate,
             batch_size=how.batch_size,

@@ -28,7 +28,7 @@ def slow(model, params, data):
     order = epoch_order(3, 0, 7)
     for begin in (0, 3, 6):
         rows = order[begin : begin + 3]
-        batch = collate(data, rows, batch_size=3, length=data.length, pad_id=0)
+        batch = collate(data, rows, batch_size=3, length=data.length)
         change, state = transform.update(gradient(own, batch), state, own)
         own = optax.apply_updates(own, change)
         path.append(own)
@@ -36,12 +36,12 @@ def slow(model, params, data):
 
 
 def run(model, params, data, measures, **options):
-    settings = {"pad_id": 0, "learning_rate": RATE, "batch_size": 3, "seed": 3}
+    settings = {"learning_rate": RATE, "batch_size": 3, "seed": 3}
     return relearning(model, params, data, measures, **settings | options)
 
 
 def test_it_is_plain_adamw_measured_on_the_way(model, params, data, slow):
-    measure = measure_of(model, data, probability, pad_id=0)
+    measure = measure_of(model, data, probability)
     steps = []
     found, norms = run(
         *(model, params, data),
@@ -62,7 +62,7 @@ def test_it_is_plain_adamw_measured_on_the_way(model, params, data, slow):
 
 def test_parameters_are_left_alone_and_the_order_is_the_seeds(model, params, data):
     before = jax.tree.map(np.array, params)
-    measure = measure_of(model, data, probability, pad_id=0)
+    measure = measure_of(model, data, probability)
     a, b = (run(model, params, data, [measure], steps=(0, 1), seed=s) for s in (3, 4))
     jax.tree.map(np.testing.assert_array_equal, before, params)
     np.testing.assert_array_equal(a[0].values[0], b[0].values[0])
@@ -74,7 +74,7 @@ def test_the_attack_is_as_strong_on_weights_stored_in_16_bits(
     model, params, data, dtype
 ):
     """A step of 1e-4 beside a weight of 0.1 is lost in bfloat16."""
-    measure = measure_of(model, data, probability, pad_id=0)
+    measure = measure_of(model, data, probability)
     low = tree.cast(params, dtype)
     found = [
         run(model, p, data, [measure], steps=(0, 1, 8), learning_rate=1e-4)[0].values

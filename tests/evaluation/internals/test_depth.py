@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxunlearn.data.text.examples import NO_LOSS, Example, TokenizedData
+from jaxunlearn.data.text.examples import Example, TokenizedData
 from jaxunlearn.evaluation.internals.depth import (
     counted_data,
     depth_score,
@@ -11,6 +11,7 @@ from jaxunlearn.evaluation.internals.depth import (
     unlearning_depth,
 )
 from jaxunlearn.models import GPT2, GPT2Config
+from jaxunlearn.types import IGNORED_LABEL
 
 TINY = GPT2Config(vocab_size=97, n_positions=24, n_embd=16, n_layer=2, n_head=2)
 END = 96
@@ -48,9 +49,9 @@ def data():
         ids = rng.integers(END, size=size).astype(np.int32)
         if i != 1:
             ids[-1] = END
-        labels = np.where(np.arange(size) < prompt, NO_LOSS, ids)
+        labels = np.where(np.arange(size) < prompt, IGNORED_LABEL, ids)
         examples.append(Example(ids, labels.astype(np.int32), i))
-    return TokenizedData(tuple(examples), 0, 0)
+    return TokenizedData(tuple(examples), 0, 0, END)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,6 @@ def gaps(model, models, data):
                 source,
                 data,
                 full=models[0],
-                pad_id=END,
                 end_id=END,
                 read=read,
                 batch_size=2,
@@ -126,7 +126,7 @@ def test_gaps_are_what_a_loop_over_examples_layers_and_tokens_gives(
         example = data.examples[row]
         ids, size = example.input_ids, len(example.input_ids)
         last = size - (row != 1)  # without the end of text
-        tokens = np.arange(max(1, np.sum(example.labels == NO_LOSS)), last)
+        tokens = np.arange(max(1, np.sum(example.labels == IGNORED_LABEL)), last)
         own, theirs = forward(full, ids), forward(source, ids)
         base = log_p(full, own[-1], ids)[tokens - 1]
         for layer in range(2):
@@ -143,13 +143,14 @@ def test_gaps_are_what_a_loop_over_examples_layers_and_tokens_gives(
 
 @pytest.mark.parametrize("read", ["patching", "lens"])
 def test_nothing_depends_on_padding_or_batch_size(model, models, data, gaps, read):
-    fewer = TokenizedData(data.examples[:2], 0, 0)  # shorter padding, one batch
+    fewer = TokenizedData(
+        data.examples[:2], 0, 0, pad_id=3
+    )  # shorter padding, one batch
     found = layer_gaps(
         model,
         models[2],
         fewer,
         full=models[0],
-        pad_id=3,
         end_id=END,
         read=read,
         batch_size=3,
@@ -159,7 +160,7 @@ def test_nothing_depends_on_padding_or_batch_size(model, models, data, gaps, rea
 
 def test_the_score_is_made_of_the_gaps(model, models, data, gaps):
     full, retained, unlearned = models
-    options = dict(pad_id=END, end_id=END, batch_size=2)
+    options = dict(end_id=END, batch_size=2)
     found = unlearning_depth(
         model, unlearned, data, full=full, retained=retained, **options
     )
@@ -195,24 +196,20 @@ def test_tokens_that_count(model, models, data):
     ):
         expected = before.labels.copy()
         if i != 1:
-            expected[-1] = NO_LOSS
+            expected[-1] = IGNORED_LABEL
         np.testing.assert_array_equal(after.labels, expected)
     # One counted token alone: the gap is that token's, even of the prompt.
     masks = [np.zeros(len(one.input_ids), bool) for one in data.examples]
     for mask in masks:
         mask[1] = True
-    one = layer_gaps(
-        model, models[1], data, full=models[0], pad_id=END, counted=masks, read="lens"
-    )
+    one = layer_gaps(model, models[1], data, full=models[0], counted=masks, read="lens")
     for mask in masks:
         mask[1], mask[2] = False, True
-    two = layer_gaps(
-        model, models[1], data, full=models[0], pad_id=END, counted=masks, read="lens"
-    )
+    two = layer_gaps(model, models[1], data, full=models[0], counted=masks, read="lens")
     for mask in masks:
         mask[1] = True
     both = layer_gaps(
-        model, models[1], data, full=models[0], pad_id=END, counted=masks, read="lens"
+        model, models[1], data, full=models[0], counted=masks, read="lens"
     )
     np.testing.assert_allclose(both, (one + two) / 2, atol=2e-5)
     assert np.abs(one - two).max() > 0.01
@@ -220,14 +217,14 @@ def test_tokens_that_count(model, models, data):
 
 def test_misuse(model, models, data):
     def run(data=data, **options):
-        layer_gaps(model, models[1], data, full=models[0], pad_id=END, **options)
+        layer_gaps(model, models[1], data, full=models[0], **options)
 
     masks = [np.ones(len(one.input_ids), bool) for one in data.examples]
     short = [*masks[:3], masks[3][1:], masks[4]]
     numbers = [mask.astype(int) for mask in masks]
     nothing = [*masks[:2], np.arange(12) == 0, *masks[3:]]
     only_end = TokenizedData(
-        (Example(np.array([3, END]), np.array([NO_LOSS, END]), 0),), 0, 0
+        (Example(np.array([3, END]), np.array([IGNORED_LABEL, END]), 0),), 0, 0
     )
     cases = [
         ({}, "give end_id"),
@@ -243,7 +240,7 @@ def test_misuse(model, models, data):
         with pytest.raises(ValueError, match=message):
             run(**options)
     with pytest.raises(TypeError, match="retained"):
-        unlearning_depth(model, models[1], data, full=models[0], pad_id=END)
+        unlearning_depth(model, models[1], data, full=models[0])
     for arguments, options, message in [
         (([[1.0]], [[1.0, 2.0]]), {}, "of one shape"),
         ((np.zeros((0, 2)), np.zeros((0, 2))), {}, "not empty"),

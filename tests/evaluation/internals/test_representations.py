@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,7 +41,7 @@ def params(model):
 def data():
     rng = np.random.default_rng(1)
     ids = [rng.integers(97, size=n).astype(np.int32) for n in LENGTHS]
-    return TokenizedData(tuple(Example(x, x, i) for i, x in enumerate(ids)), 0, 0)
+    return TokenizedData(tuple(Example(x, x, i) for i, x in enumerate(ids)), 0, 0, 96)
 
 
 def rotation(width, seed=0):
@@ -118,7 +120,7 @@ def test_features_are_those_of_each_example_alone(model, params, data, position)
     found = np.stack(
         [
             example_features(
-                model, params, data, layer=i, position=position, pad_id=96, batch_size=4
+                model, params, data, layer=i, position=position, batch_size=4
             )
             for i in range(3)
         ]
@@ -129,14 +131,15 @@ def test_features_are_those_of_each_example_alone(model, params, data, position)
         np.testing.assert_allclose(found[:, row], expected, rtol=2e-5, atol=2e-5)
     assert found.shape == (3, len(LENGTHS), 16)
     assert found.dtype == np.float32
+    padded = dataclasses.replace(data, pad_id=3)
     other = example_features(
-        model, params, data, layer=2, position=position, pad_id=3, batch_size=7
+        model, params, padded, layer=2, position=position, batch_size=7
     )
     np.testing.assert_allclose(other, found[2], rtol=2e-5, atol=2e-5)
 
 
 def test_layers_are_compared_one_by_one(model, params, data):
-    options = dict(pad_id=96, batch_size=4)
+    options = dict(batch_size=4)
     np.testing.assert_allclose(
         layer_cka(model, params, params, data, **options), np.ones(3), atol=1e-5
     )
@@ -166,7 +169,7 @@ def test_layers_are_compared_one_by_one(model, params, data):
 
 
 def test_misuse(model, params, data):
-    options = dict(pad_id=96, batch_size=4)
+    options = dict(batch_size=4)
     with pytest.raises(ValueError, match="layer=3: 0 .* to 2"):
         example_features(model, params, data, layer=3, **options)
     with pytest.raises(ValueError, match="position='first': one of last, mean"):

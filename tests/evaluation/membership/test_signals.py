@@ -1,3 +1,4 @@
+import dataclasses
 import zlib
 
 import jax
@@ -33,7 +34,7 @@ def other(small):
 
 
 def statistics_of(small, params, data, **options):
-    return token_statistics(small.model, params, data, **{"pad_id": 0} | options)
+    return token_statistics(small.model, params, data, **options)
 
 
 @pytest.fixture(scope="module")
@@ -164,11 +165,12 @@ def test_gradient_norm_is_the_mean_over_torchs_tensors(small, data, one_by_one):
     assert small.model.config.resid_pdrop > 0  # which must not make it random
     expected = [one_by_one(e.input_ids, e.labels) for e in data.examples]
     # Padding, batches and the padding token change nothing.
-    for options in (
-        {"batch_size": 3, "pad_id": 5, "length": 48},
-        {"batch_size": 7, "pad_id": 0},
+    for pad_id, options in (
+        (5, {"batch_size": 3, "length": 48}),
+        (0, {"batch_size": 7}),
     ):
-        found = gradient_norm(small.model, small.params, data, **options)
+        padded = dataclasses.replace(data, pad_id=pad_id)
+        found = gradient_norm(small.model, small.params, padded, **options)
         np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
@@ -184,7 +186,6 @@ def test_gradient_norm_leaves_the_end_of_text_out(small, data, one_by_one):
             small.model,
             small.params,
             pair,
-            pad_id=0,
             batch_size=7,
             length=data.length,
             **options,
@@ -196,7 +197,8 @@ def test_gradient_norm_leaves_the_end_of_text_out(small, data, one_by_one):
 
 
 def test_scores_do_not_depend_on_batch_size_or_padding(small, data, texts, statistics):
-    again = statistics_of(small, small.params, data, batch_size=7, length=48, pad_id=5)
+    padded = dataclasses.replace(data, pad_id=5)
+    again = statistics_of(small, small.params, padded, batch_size=7, length=48)
     for name in ("loss", "min_k", "min_k_pp"):
         close(ATTACKS[name](again), ATTACKS[name](statistics))
     close(ATTACKS["zlib"](again, texts), ATTACKS["zlib"](statistics, texts))
@@ -229,7 +231,7 @@ def test_bad_input_is_refused(small, data, texts, statistics):
 def test_bad_data_for_gradient_norms_are_refused(small, data):
     def run(examples, **options):
         part = TokenizedData(tuple(examples), 0, 0)
-        gradient_norm(small.model, small.params, part, pad_id=0, **options)
+        gradient_norm(small.model, small.params, part, **options)
 
     with pytest.raises(ValueError, match="data is empty"):
         run([])

@@ -78,12 +78,12 @@ def data():
         labels = ids.copy()
         labels[: (i % 3) * size // 4] = -100
         examples.append(Example(ids, labels, i))
-    return TokenizedData(tuple(examples), 0, 0)
+    return TokenizedData(tuple(examples), 0, 0, PAD)
 
 
 @pytest.fixture(scope="module")
 def run(data):
-    return TrainingParts(bigram(), RECIPE, data, table(2), PAD)
+    return TrainingParts(bigram(), RECIPE, data, table(2))
 
 
 def flat(params):
@@ -106,7 +106,6 @@ def alone(run, seed, start=None):
         run.start if start is None else start,
         subset(run.data, KEPT),
         dataclasses.replace(run.recipe, seed=seed),
-        pad_id=PAD,
     ).params
 
 
@@ -127,7 +126,7 @@ def test_each_model_is_what_training_alone_makes_of_the_rest(run, change, dropou
             assert apart(params, expected[seed], run.start) < 100 * EPS
     np.testing.assert_array_equal(flat(run.start), before)  # not donated
     # Every seed is a model of its own, and none is that of all the data.
-    whole = train(run.model, run.start, run.data, run.recipe, pad_id=PAD).params
+    whole = train(run.model, run.start, run.data, run.recipe).params
     models = [*expected.values(), whole]
     for i, model in enumerate(models):
         assert all(apart(model, x, run.start) > 0.01 for x in models[:i])
@@ -179,7 +178,6 @@ def test_an_open_run_of_a_transformer_with_dropout(small, tmp_path, change):
         run.start,
         subset(run.data, [0, 1, 4, 5, 6]),
         dataclasses.replace(recipe, seed=1),
-        pad_id=run.pad_id,
     ).params
 
     def without_key_bias(params):
@@ -213,7 +211,6 @@ def test_models_are_trained_when_they_are_asked_for(run):
         run.start,
         subset(run.data, KEPT),
         dataclasses.replace(RECIPE, seed=1),
-        pad_id=PAD,
     ).losses
     for row, progress in zip(losses, told, strict=False):
         assert progress.losses[1] == pytest.approx(row["loss"], rel=20 * EPS)
@@ -386,7 +383,7 @@ from test_retraining import FORGET, PAD, RECIPE, TrainingParts, bigram, flat, re
 from test_retraining import Interrupted, data, table, training_together
 
 training_together.CHECKPOINT_SECONDS = -1.0
-run = TrainingParts(bigram(0.2), RECIPE, data.__wrapped__(), table(2), PAD)
+run = TrainingParts(bigram(0.2), RECIPE, data.__wrapped__(), table(2))
 
 def stop(progress):
     if progress.step == 2:

@@ -19,7 +19,6 @@ def ids_of(small, prompts, **options):
         small.model,
         small.params,
         prompt_ids(small.tokenizer, prompts),
-        pad_id=0,
         **settings,
     )
 

@@ -91,9 +91,7 @@ def test_the_end_of_a_real_example_that_was_cut_stays(small):
         data = tokenize(small.records[:3], small.tokenizer, max_length=26)
     end = small.tokenizer.eos_token_id
     assert {int(e.input_ids[-1] == end) for e in data.examples} == {0, 1}
-    statistics = token_statistics(
-        small.model, small.params, data, pad_id=end, batch_size=3
-    )
+    statistics = token_statistics(small.model, small.params, data, batch_size=3)
     kept = answer_tokens(statistics, drop_last=True, end_of_text=end)
     for before, after, example in zip(statistics, kept, data.examples, strict=True):
         lost = example.input_ids[-1] == end
@@ -107,7 +105,7 @@ def test_strength_under_teacher_forcing_is_that_of_free_continuation(small, gree
     ids = np.array(prompt + start + greedy(prompt + start, 5), np.int32)
     labels = np.where(np.arange(len(ids)) < 6, -100, ids)
     data = TokenizedData((Example(ids, labels, 0),), 0, 0)
-    statistics = token_statistics(small.model, small.params, data, pad_id=0)
+    statistics = token_statistics(small.model, small.params, data)
     needed = min(
         k for k in range(10) if greedy(ids[: 6 + k], 9 - k) == ids[6 + k :].tolist()
     )
@@ -138,12 +136,12 @@ def test_likelihood_is_the_mean_overlap_of_continuations(small, greedy):
     ]
     for batch_size in (5, 40):
         found = extraction_likelihoods(
-            small.model, small.params, texts, pad_id=3, n=2, batch_size=batch_size
+            small.model, small.params, texts, n=2, batch_size=batch_size
         )
         np.testing.assert_allclose(found, expected)
     assert max(expected) > 0
     few = extraction_likelihoods(
-        small.model, small.params, texts[:1], pad_id=0, n=2, prefixes=[4, 7]
+        small.model, small.params, texts[:1], n=2, prefixes=[4, 7]
     )
     np.testing.assert_allclose(
         few,
@@ -160,14 +158,14 @@ def test_recited_text_has_likelihood_1(small, greedy):
     start = [7, 8, 9]
     text = start + greedy(start, 12)
     found = extraction_likelihoods(
-        small.model, small.params, [text], pad_id=0, n=4, prefixes=[3, 5, 11]
+        small.model, small.params, [text], n=4, prefixes=[3, 5, 11]
     )
     assert found.tolist() == [1]
 
 
 def test_perplexity_weighs_tokens_not_examples(small):
     data = tokenize(small.records, small.tokenizer, max_length=64)
-    statistics = token_statistics(small.model, small.params, data, pad_id=0)
+    statistics = token_statistics(small.model, small.params, data)
     sizes = [len(one.token) for one in statistics]
     assert len(set(sizes)) > 1
     expected = np.exp(np.average(mean_losses(statistics), weights=sizes))
@@ -200,9 +198,7 @@ def test_bad_input_is_refused():
 
 def test_prefixes_that_cannot_be_continued_are_refused(small):
     def run(texts, **options):
-        extraction_likelihoods(
-            small.model, small.params, texts, pad_id=0, **{"n": 2, **options}
-        )
+        extraction_likelihoods(small.model, small.params, texts, **{"n": 2, **options})
 
     with pytest.raises(ValueError, match="texts is empty"):
         run([])

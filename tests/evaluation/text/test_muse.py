@@ -128,7 +128,7 @@ def test_an_answer_ends_at_the_first_stop(text, expected):
 
 def test_privacy_leakage_is_of_min_k_at_40_per_cent(small):
     data = tokenize(small.records, small.tokenizer, max_length=64)
-    statistics = token_statistics(small.model, small.params, data, pad_id=0)
+    statistics = token_statistics(small.model, small.params, data)
     forget, holdout = statistics[:4], statistics[4:]
     area = auc(min_k(forget, k=0.4), min_k(holdout, k=0.4))
     # The published form: (AUC - AUC_ref) / AUC_ref with AUC = 1 - area.

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,9 +26,7 @@ def data(small):
 
 @pytest.fixture(scope="module")
 def found(small, data):
-    return token_statistics(
-        small.model, small.params, data, pad_id=0, batch_size=4, length=40
-    )
+    return token_statistics(small.model, small.params, data, batch_size=4, length=40)
 
 
 def test_statistics_equal_those_of_one_example_alone_in_float64(small, data, found):
@@ -67,8 +67,7 @@ def test_nothing_depends_on_batch_size_padding_or_chunks(
         again = token_statistics(
             small.model,
             small.params,
-            data,
-            pad_id=3,
+            dataclasses.replace(data, pad_id=3),
             batch_size=batch_size,
             length=length,
         )
@@ -79,7 +78,7 @@ def test_nothing_depends_on_batch_size_padding_or_chunks(
 
 
 def test_mean_losses_are_the_losses_of_training(small, data, found):
-    losses = example_losses(small.model, small.params, data, pad_id=0)
+    losses = example_losses(small.model, small.params, data)
     np.testing.assert_allclose(mean_losses(found), losses, rtol=16 * EPS)
 
 
