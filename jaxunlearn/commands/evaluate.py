@@ -1,30 +1,18 @@
 """``jaxunlearn evaluate``: what a model still knows, beside one that never saw it."""
 
-import math
-import shlex
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxunlearn.commands.console import console, say
-from jaxunlearn.commands.evaluate_options import Options, check_metric
-from jaxunlearn.evaluation.text.answer_log import AnswerLog, Scores, answer_scores
-from jaxunlearn.evaluation.text.logs import (
-    read_logs,
-    read_stated,
-    write_open_unlearning,
-)
-from jaxunlearn.evaluation.text.open_unlearning_log import plain
-from jaxunlearn.evaluation.text.rouge import splitter
-from jaxunlearn.locks import locked_file
-from jaxunlearn.provenance import versions
+from jaxunlearn.commands.display import display_of, typed_command
+from jaxunlearn.commands.evaluate_options import Options
+from jaxunlearn.evaluation.suite.file import Evaluation
+from jaxunlearn.evaluation.suite.logs import evaluate_logs
+from jaxunlearn.evaluation.suite.run import evaluate as evaluate_models
+from jaxunlearn.evaluation.suite.wanted import refuse_missing
+from jaxunlearn.evaluation.text.answer_log import Scores
 from jaxunlearn.report import console_table
-from jaxunlearn.sealed import write_sealed
 
-FORMAT = "jaxunlearn scores"
-LOG_WORDS = "open_unlearning"
-"""By which logs were written; the published numbers come out."""
 HEADLINES = (
     "model_utility",
     "model_utility_arithmetic",
@@ -45,6 +33,10 @@ HEADLINES = (
 """Shown first on the console; the file has all."""
 
 
+OF_LOGS = "from_logs reference_logs metrics write_logs name words out".split()
+"""Options that an evaluation of logs reads."""
+
+
 def evaluate(options: Options) -> int:
     """Measure what a model still knows, beside one that never saw it.
 
@@ -53,163 +45,22 @@ def evaluate(options: Options) -> int:
     it. What cannot be computed from what was given is listed with the reason.
     """
     options.check()
-    with locked_file(options.out):
-        if options.from_logs is not None:
-            return evaluate_logs(options)
-        from jaxunlearn.commands.evaluate_model import evaluate_model
-
-        return evaluate_model(options)
-
-
-def evaluate_logs(options: Options) -> int:
-    """Compute every score that evaluation logs allow."""
-    words = options.words or LOG_WORDS
-    assert options.from_logs is not None  # noqa: S101, the caller has looked
-    logs = read_logs(options.from_logs, words=words)
-    reference = None
-    if options.reference_logs is not None:
-        reference = read_logs(options.reference_logs, words=words)
-        check_same_questions(options, logs, reference)
-    scores = answer_scores(logs, reference)
-    add_stated(scores, read_stated(options.from_logs))
-    add_notes_of_words(scores, logs, words)
-    refuse_missing(options.metrics, scores)
-    blocks: dict[str, Any] = {}
-    if reference is not None:
-        found = answer_scores(reference)
-        blocks["reference"] = reference_block(str(options.reference_logs), [found])
-    blocks["losses"] = {
-        name: log.loss for name, log in logs.items() if log.loss is not None
-    }
-    source = str(options.from_logs)
-    write_scores(options, scores, blocks, source, options.reference_logs, words)
-    if options.write_logs is not None:
-        write_open_unlearning(options.write_logs, logs, scores.values)
-    show_scores(options, scores, blocks)
+    told = {"about": {"command": typed_command()}, "display": display_of(evaluate)}
+    given: dict[str, Any] = dict(vars(options))
+    if options.from_logs is not None:
+        found = evaluate_logs(**{name: given[name] for name in OF_LOGS}, **told)
+    else:
+        del given["from_logs"]
+        found = evaluate_models(**given, **told)
+    show_scores(found, options.out)
+    refuse_missing(options.metrics, found.scores)  # what was measured is not lost
     return 0
 
 
-def add_stated(scores: Scores, stated: Mapping[str, float]) -> None:
-    """Add what a log states whole where we have not computed it."""
-    for name, value in stated.items():
-        if name not in scores.values:
-            scores.values[name] = value
-            scores.missing.pop(name, None)
-            scores.notes[name] = "as the log states it, which has no values behind it"
-
-
-def add_notes_of_words(
-    scores: Scores, logs: Mapping[str, AnswerLog], words: str
-) -> None:
-    """Say of ROUGE whose words are a-z and 0-9 how many true answers that cuts up."""
-    if words != "open_unlearning":
-        return
-    every, theirs = splitter(False, "unicode"), splitter(False, words)
-    for name, log in logs.items():
-        truths = [text for text in log.truths or () if text is not None]
-        cut = sum(every(text) != theirs(text) for text in truths)
-        if cut:
-            scores.notes[f"{name}_rouge"] = (
-                f"its words are a-z and 0-9, which {cut} of {len(truths)} true answers "
-                f"do not keep to; --words unicode takes them as they are"
-            )
-
-
-def check_same_questions(options: Options, logs, reference) -> None:
-    """Refuse a reference log of other questions: its truth ratios mean other things."""
-    a, b = logs.get("forget"), reference.get("forget")
-    if a is None or b is None or a.truths is None or b.truths is None:
-        return
-    if not (set(a.truths) & set(b.truths)) - {None}:
-        raise ValueError(
-            f"reference_logs={options.reference_logs}: none of its forget answers is "
-            f"in from_logs={options.from_logs}; they are of different forget sets"
-        )
-
-
-def refuse_missing(wanted: tuple[str, ...], scores: Scores) -> None:
-    """Refuse if a score that has to be there is not.
-
-    Raises:
-      ValueError: Naming what it lacks.
-    """
-    for name in wanted:
-        if name in scores.missing:
-            raise ValueError(f"--metrics {name}: {scores.missing[name]}")
-        check_metric(name, scores.values)
-
-
-def reference_block(name: str, found: list[Scores]) -> dict[str, Any]:
-    """Return the scores of one or more retrained models, with intervals over them.
-
-    With one model the intervals are over its examples, with several over the models.
-    """
-    from jaxunlearn.intervals import mean_interval
-
-    common = [
-        key
-        for key in found[0].values
-        if all(math.isfinite(s.values.get(key, math.nan)) for s in found)
-    ]
-    if len(found) == 1:
-        scores = found[0].values
-        intervals = {k: (i.low, i.high) for k, i in found[0].intervals.items()}
-    else:
-        over = {k: mean_interval([s.values[k] for s in found]) for k in common}
-        scores = {k: i.value for k, i in over.items()}
-        intervals = {k: (i.low, i.high) for k, i in over.items()}
-    return {
-        "name": name,
-        "count": len(found),
-        "scores": scores,
-        "intervals": intervals,
-    }
-
-
-def write_scores(
-    options: Options,
-    scores: Scores,
-    blocks: dict[str, Any],
-    model: str,
-    reference: Any,
-    words: str,
-) -> None:
-    """Write the scores file: numbers at the top, then the blocks.
-
-    A number that is infinite is null there, and among what was not computed.
-    """
-    about = {
-        "format": FORMAT,
-        "model": model,
-        "name": options.name or Path(model).name or model,
-        "reference": None if reference is None else str(reference),
-        "words": words,
-        "command": shlex.join(["jaxunlearn", *sys.argv[1:]]),
-        "versions": versions(),
-    }
-    infinite = {n: scores.notes[n] for n, v in scores.values.items() if math.isinf(v)}
-    stands_behind = {
-        "about": about,
-        "intervals": {n: (i.low, i.high) for n, i in scores.intervals.items()},
-        "counts": {n: count._asdict() for n, count in scores.counts.items()},
-        "notes": scores.notes,
-        "not_computed": scores.missing | infinite,
-    }
-    write_sealed(options.out, jsonable(scores.values | stands_behind | blocks))
-
-
-def jsonable(value: Any) -> Any:
-    """Return a value of JSON: arrays as lists, what is not finite as null."""
-    if isinstance(value, dict):
-        return {str(key): jsonable(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [jsonable(part) for part in value]
-    return plain(value)
-
-
-def show_scores(options: Options, scores: Scores, blocks: dict[str, Any]) -> None:
+def show_scores(found: Evaluation, out: Path) -> None:
     """Print the headline scores beside the reference's, and what is missing."""
-    reference = blocks.get("reference", {}).get("scores", {})
+    scores = found.scores
+    reference = found.blocks.get("reference", {}).get("scores", {})
     of_muse = [n for n in scores.values if "mem_rouge" in n and n.endswith("_f1")]
     rows = []
     for name in (*HEADLINES, *of_muse):
@@ -236,7 +87,7 @@ def show_scores(options: Options, scores: Scores, blocks: dict[str, Any]) -> Non
         names = ", ".join(n for n, other in left_out.items() if other == count)
         total = count.used + count.left_out
         say(f"{count.left_out} of {total} questions have no value for {names}")
-    say(f"{len(scores.values)} scores: {options.out}")
+    say(f"{len(scores.values)} scores: {out}")
 
 
 def questions_of(scores: Scores, name: str) -> str | None:

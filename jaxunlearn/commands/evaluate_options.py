@@ -1,20 +1,10 @@
 """The options of ``jaxunlearn evaluate``, checked before anything is read."""
 
 import dataclasses
-import difflib
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
-from jaxunlearn.commands.arguments import check_number
-from jaxunlearn.commands.outputs import (
-    check_folder,
-    check_output,
-)
-from jaxunlearn.evaluation.suite.scores import score_names
-
-MOST = 4096
-"""Models to retrain, examples at a time: more is a slip of the finger."""
+from jaxunlearn.commands.outputs import check_folder, check_output
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,22 +85,6 @@ class Options:
                 )
         elif self.forget is None:
             raise ValueError("--model needs --forget FILE, the forgotten records")
-        if self.retrain and self.run is None:
-            raise ValueError(
-                "--retrain trains again from the start of the training run: pass --run "
-                "RUN, a directory made by `jaxunlearn train`"
-            )
-        for name, low, high in (
-            ("retrain", 0, MOST),
-            ("examples", 0, None),
-            ("batch_size", 1, MOST),
-            ("max_new_tokens", 1, None),
-            ("max_length", 2, None),
-        ):
-            check_number(name, getattr(self, name), low, high)
-        if self.from_logs is None:
-            for name in self.metrics:
-                check_metric(name, score_names())
         self.check_files()
 
     def check_files(self) -> None:
@@ -126,15 +100,6 @@ class Options:
         check_output("write-logs", logs, ".json", **settings)
         if self.retrained is not None:
             check_folder("retrained", self.retrained)
-
-
-def check_metric(name: str, known: Collection[str]) -> None:
-    """Refuse a score that there is not, and name those that are called alike."""
-    if name in known:
-        return
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"one of {sorted(known)}"
-    raise ValueError(f"--metrics {name}: there is no such score; {hint}")
 
 
 def is_log(value: Any) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 from jaxunlearn.commands.console import console, working
 from jaxunlearn.commands.influence_inputs import Inputs
 from jaxunlearn.data import collate, record_text
+from jaxunlearn.data.text.decoding import token_texts
 from jaxunlearn.report import Influential, QueryInfluence, console_table, text_of
 
 if TYPE_CHECKING:
@@ -176,25 +177,6 @@ def token_shares(
             layers=found.coverage["layers"],
         )
     return np.asarray(shares)[:, : len(chosen)].astype(np.float64)
-
-
-def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
-    """Return the text of each token; together they are the text.
-
-    Where a byte-level token ends inside a character, the character stands at its last
-    token, and "" at those before.
-    """
-    texts, pending = [], []
-    for token in ids:
-        pending.append(token)
-        text = tokenizer.decode(pending)
-        unfinished = text.endswith("\ufffd") and len(pending) < 4
-        texts.append("" if unfinished else text)
-        if not unfinished:
-            pending = []
-    if pending:
-        texts[-1] = tokenizer.decode(pending)
-    return texts
 
 
 def facts_of(

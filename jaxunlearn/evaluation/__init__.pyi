@@ -112,6 +112,15 @@ from .retrained.retraining import (
 from .retrained.retraining import (
     retrain as retrain,
 )
+from .suite.file import (
+    Evaluation as Evaluation,
+)
+from .suite.file import (
+    write_scores as write_scores,
+)
+from .suite.logs import (
+    evaluate_logs as evaluate_logs,
+)
 from .suite.prepared import (
     Measured as Measured,
 )
@@ -120,6 +129,9 @@ from .suite.prepared import (
 )
 from .suite.prepared import (
     measure as measure,
+)
+from .suite.run import (
+    evaluate as evaluate,
 )
 from .suite.scores import (
     SuiteScores as SuiteScores,

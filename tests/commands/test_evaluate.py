@@ -303,3 +303,36 @@ def test_what_is_not_in_the_run_cannot_be_retrained_without(
     run = ("--run", world.folder / "run", "--retrain", 1)
     assert cli("evaluate", *arguments, *run, "--out", tmp_path / "s.json") == 2
     assert "Measured" not in capsys.readouterr().out
+
+
+def test_the_function_in_memory_is_the_command_on_files(world, cli, tmp_path):
+    from jaxunlearn import evaluation
+    from jaxunlearn.data import load_tokenizer, read_records
+    from jaxunlearn.evaluation import NamedModel
+    from jaxunlearn.evaluation.suite.file import SCORES_SHAPE, scores_file
+    from jaxunlearn.json_shapes import check
+    from jaxunlearn.models import load_pretrained
+
+    out, start = tmp_path / "s.json", world.folder / "start"
+    arguments = ("--model", world.model, "--reference", start, "--max-new-tokens", 4)
+    assert cli("evaluate", *arguments, *world.sets, "--out", out) == 0
+    written = json.loads(out.read_text())
+    found = evaluation.evaluate(
+        NamedModel(str(world.model), *load_pretrained(world.model)),
+        reference=[NamedModel(str(start), *load_pretrained(start))],
+        tokenizer=load_tokenizer(str(world.model)),
+        max_new_tokens=4,
+        **{
+            name: read_records(world.folder / f"{name}.json")
+            for name in ("forget", "retain", "holdout")
+        },
+    )
+    told = json.loads(json.dumps(scores_file(found)))
+    check(told, SCORES_SHAPE, "the evaluation")
+    for one in (told, written):
+        del one["about"], one["cost"]
+    del written["sha256"]
+    # The command says in its own words what a score lacks.
+    assert told.pop("not_computed").keys() == written["not_computed"].keys()
+    assert "--original" in written.pop("not_computed")["uds"]
+    assert told == written

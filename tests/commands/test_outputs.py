@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from jaxunlearn.commands.evaluate_inputs import needs_of
 from jaxunlearn.commands.outputs import check_output, is_form
 from jaxunlearn.evaluation.suite.scores import score_names
+from jaxunlearn.evaluation.suite.wanted import needs_of
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxunlearn.evaluation.attacks.file import ATTACK_SHAPE
+from jaxunlearn.evaluation.suite.file import SCORES_SHAPE
 from jaxunlearn.files import parse_json
 from jaxunlearn.json_shapes import check, is_number
 from jaxunlearn.sealed import SEAL, read_sealed_lines, seal_of
@@ -21,45 +22,8 @@ FORMS = {
 TRAINING_RUN = "run.json"
 """Beside the others in the directory of a training run; says how it was trained."""
 
-_ABOUT = {"versions?": {str: None}}
-_INTERVALS = {str: [float]}
-_MODEL = {"name?": str, "count?": float, "scores": {str: float}}
 SHAPES: Mapping[str, Any] = {
-    "scores": {
-        "about?": _ABOUT,
-        "intervals?": _INTERVALS,
-        "reference?": {**_MODEL, "intervals?": _INTERVALS},
-        "original?": _MODEL,
-        "losses?": {str: [float]},
-        "membership?": {
-            str: {
-                "forget": [float],
-                "holdout": [float],
-                "auc?": float,
-                "tpr_at_1_fpr?": float,
-                "auc_interval?": [float],
-                "tpr_interval?": [float],
-            }
-        },
-        "examples?": [
-            {
-                "set": str,
-                "prompt": str,
-                "truth": str,
-                "answers?": {str: str},
-                "tokens?": {str: [(str, float)]},
-            }
-        ],
-        "layers?": [{"layer": str}],
-        "curves?": {str: [{"step": float}]},
-        "retraining?": {
-            "distance?": {str: {"z?": float, "p_value?": float}},
-        },
-        "cost?": {"seconds?": {str: float}, "peak_bytes?": float, "flops?": float},
-        "not_computed?": {str: str},
-        "counts?": {str: {"used": float, "left_out": float}},
-        "notes?": {str: str},
-    },
+    "scores": SCORES_SHAPE,
     "attack": ATTACK_SHAPE,
     "unlearning": {
         "trials": [{"scale": float, "forget": float, "retain": float}],

@@ -5,12 +5,22 @@ from typing import Any
 
 import numpy as np
 
-from jaxunlearn.commands.evaluate_inputs import Inputs, Loaded
 from jaxunlearn.data import prompt_and_completion, subset
+from jaxunlearn.data.text.decoding import token_texts
+from jaxunlearn.evaluation.internals.depth import unlearning_depth
+from jaxunlearn.evaluation.internals.parameters import parameter_distance
+from jaxunlearn.evaluation.internals.representations import layer_cka
+from jaxunlearn.evaluation.loading import NamedModel
+from jaxunlearn.evaluation.retrained import ensembles
+from jaxunlearn.evaluation.retrained.distance import retrained_distance
+from jaxunlearn.evaluation.retrained.epsilon import epsilon
+from jaxunlearn.evaluation.retrained.margins import language_model_margin
+from jaxunlearn.evaluation.suite.inputs import Inputs
 from jaxunlearn.evaluation.suite.prepared import HOLDOUT, Measured, tokens_of
 from jaxunlearn.evaluation.suite.scores import NEEDS_REFERENCE
 from jaxunlearn.evaluation.text.answer_log import Scores
 from jaxunlearn.evaluation.text.token_statistics import mean_losses
+from jaxunlearn.models.layer_states import state_names
 
 FEWEST_FOR_CKA = 4
 FEWEST_MODELS = 3  # of each kind, to tell two ensembles apart
@@ -74,27 +84,13 @@ def example_row(
     }
 
 
-def token_texts(tokenizer: Any, ids: np.ndarray) -> list[str]:
-    """Return what each token adds to the text; a character stands at its last token."""
-    texts: list[str] = []
-    done = 0
-    for i in range(len(ids)):
-        text = tokenizer.decode(ids[: i + 1].tolist())
-        # A character that is not whole yet reads as U+FFFD.
-        whole = text.rstrip("\ufffd") if i + 1 < len(ids) else text
-        texts.append(whole[done:])
-        done = max(done, len(whole))
-    return texts
-
-
 def layers_block(
-    inputs: Inputs, model: Loaded, original: Loaded | None, reference: Loaded | None
+    inputs: Inputs,
+    model: NamedModel,
+    original: NamedModel | None,
+    reference: NamedModel | None,
 ) -> list[dict[str, Any]]:
     """Return by layer how far parameters and states are from before and retrained."""
-    from jaxunlearn.evaluation.internals.parameters import parameter_distance
-    from jaxunlearn.evaluation.internals.representations import layer_cka
-    from jaxunlearn.models.layer_states import state_names
-
     rows: dict[str, dict[str, Any]] = {}
     if original is not None:
         for row in parameter_distance(original.params, model.params):
@@ -120,15 +116,15 @@ def layers_block(
 def add_depth(
     scores: Scores,
     inputs: Inputs,
-    model: Loaded,
-    original: Loaded | None,
-    reference: Loaded | None,
+    model: NamedModel,
+    original: NamedModel | None,
+    reference: NamedModel | None,
 ) -> None:
     """Add the unlearning depth scores, by patching and by the logit lens."""
-    from jaxunlearn.evaluation.internals.depth import unlearning_depth
-
     if original is None or reference is None:
-        lacks = "an original (--original)" if reference is not None else NEEDS_REFERENCE
+        lacks = (
+            "an original (original=DIR)" if reference is not None else NEEDS_REFERENCE
+        )
         reason = lacks if lacks.startswith("needs") else f"needs {lacks}"
         scores.missing.update(uds=reason, logit_lens_depth=reason)
         return
@@ -167,11 +163,6 @@ def retraining_block(
     standard deviations, and the share of them that stand further out. With two or more
     models: also what tells the two ensembles apart (KLOM, epsilon, U-LiRA).
     """
-    from jaxunlearn.evaluation.retrained import ensembles
-    from jaxunlearn.evaluation.retrained.distance import retrained_distance
-    from jaxunlearn.evaluation.retrained.epsilon import epsilon
-    from jaxunlearn.evaluation.retrained.margins import language_model_margin
-
     if len(retrained) < 2:
         return {}
     block: dict[str, Any] = {"models": len(ours), "retrained": len(retrained)}
