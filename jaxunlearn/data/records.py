@@ -5,9 +5,9 @@ import string
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from jaxunlearn.data.chats import ASSISTANT, USER, Turn, answered, turns, unread
+from jaxunlearn.data.chats import prompt_and_answer as chat_text
 from jaxunlearn.data.fields import flat, holds_text, listed, shown, text, texts
-from jaxunlearn.data.text.chats import ASSISTANT, USER, Turn, answered, turns, unread
-from jaxunlearn.data.text.chats import prompt_and_answer as chat_text
 
 Record = dict[str, Any]
 Parts = tuple[str, str]

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 
 from jaxunlearn import tree
 from jaxunlearn.gradients.batching import example_count
-from jaxunlearn.gradients.other_ways import seen_elsewhere
 from jaxunlearn.gradients.programs import unreadable
 from jaxunlearn.gradients.taps.dataflow import Origin, flow_of
 from jaxunlearn.gradients.taps.layers import Reading
@@ -25,6 +24,7 @@ from jaxunlearn.gradients.taps.listen import (
     listen,
     traced,
 )
+from jaxunlearn.gradients.taps.other_ways import seen_elsewhere
 from jaxunlearn.types import Batch, Params, PerExampleLoss
 
 MARK = "jaxunlearn_tap:"

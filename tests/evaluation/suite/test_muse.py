@@ -6,7 +6,7 @@ import pytest
 from jaxunlearn.data import tokenize
 from jaxunlearn.evaluation.membership.separation import auc
 from jaxunlearn.evaluation.membership.signals import min_k
-from jaxunlearn.evaluation.text.muse import (
+from jaxunlearn.evaluation.suite.muse import (
     cut,
     few_shot_prompt,
     knowledge_memorization,
@@ -66,7 +66,7 @@ def test_verbatim_memorization_is_rouge_of_the_greedy_continuation(small, writte
 
 
 def test_what_is_recited_scores_100_and_what_is_not_0(small, written, monkeypatch):
-    from jaxunlearn.evaluation.text import muse
+    from jaxunlearn.evaluation.suite import muse
 
     texts = ["a b c d", "a b x y", "none of it"]
     monkeypatch.setattr(muse, "continuations", lambda *args, **options: texts)
@@ -120,7 +120,7 @@ def test_knowledge_memorization_asks_after_the_shots(small, written):
     ],
 )
 def test_an_answer_ends_at_the_first_stop(text, expected):
-    from jaxunlearn.evaluation.text.muse import STOP_STRINGS
+    from jaxunlearn.evaluation.suite.muse import STOP_STRINGS
 
     assert cut(text, STOP_STRINGS) == cut(text, STOP_STRINGS[::-1]) == expected
     assert cut(text, ()) == text
