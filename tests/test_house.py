@@ -26,7 +26,7 @@ LONG = {
     "jaxunlearn/gradients/taps/backward.py": "the tapped backward pass and its plans",
     "jaxunlearn/influence/index/build.py": "the whole life of a build",
     "jaxunlearn/influence/index/query.py": "one pass over rows, with its checks",
-    "jaxunlearn/influence/methods/inverses.py": "one function an inverse, and their table",
+    "jaxunlearn/influence/methods/inverses.py": "one function an inverse",
     "jaxunlearn/influence/scoring.py": "the entry point and its contract",
     "jaxunlearn/influence/tracking/series.py": "one table over training time",
     "jaxunlearn/models/gpt2.py": "the network in one file, to be read at once",
