@@ -64,7 +64,10 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import a room when it is first asked for; look the version up likewise."""
     if name == "__version__":
-        return importlib.metadata.version("jaxunlearn")
+        try:
+            return importlib.metadata.version("jaxunlearn")
+        except importlib.metadata.PackageNotFoundError:
+            return "0+unknown"  # a checkout on the path, not installed
     if name in __all__:
         return importlib.import_module(f"jaxunlearn.{name}")
     raise AttributeError(f"module 'jaxunlearn' has no attribute {name!r}")

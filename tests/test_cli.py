@@ -24,6 +24,16 @@ def test_the_version_is_the_package_s(capsys):
     assert (status, printed.out) == (0, f"jaxunlearn {jaxunlearn.__version__}\n")
 
 
+def test_a_checkout_that_is_not_installed_has_a_version_too(monkeypatch):
+    import importlib.metadata
+
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    assert jaxunlearn.__version__ == "0+unknown"
+
+
 def test_the_module_runs_as_the_console_script_does():
     command = [sys.executable, "-m", "jaxunlearn", "--version"]
     found = subprocess.run(command, capture_output=True, text=True, check=True)
