@@ -17,6 +17,7 @@ from jaxunlearn.influence.methods.unrolled import unrolled_influence
 from jaxunlearn.influence.options import DIRECTED, RESUMABLE, goes_with
 from jaxunlearn.influence.planner.plan import plan
 from jaxunlearn.influence.planner.table import Plan
+from jaxunlearn.influence.ranking import extremes, token_shares
 from jaxunlearn.influence.result import InfluenceScores, load_scores, save_scores
 from jaxunlearn.influence.scoring import METHODS, method_name, scores
 from jaxunlearn.influence.tracking.files import (
@@ -47,6 +48,7 @@ __all__ = [
     "build_index",
     "damped_inverse",
     "goes_with",
+    "extremes",
     "gradient_row_layout",
     "leave_one_out",
     "linear_datamodelling_score",
@@ -61,6 +63,7 @@ __all__ = [
     "save_scores",
     "save_track",
     "scores",
+    "token_shares",
     "top_k",
     "track",
     "tracked_during",

@@ -1,5 +1,6 @@
 """Training, and the gradients that a training run gave its examples."""
 
+from jaxunlearn.training.epochs import EpochEnd, epoch_checkpoints
 from jaxunlearn.training.loop import Progress, Training, train
 from jaxunlearn.training.losses import (
     example_losses,
@@ -18,6 +19,7 @@ from jaxunlearn.training.replay import (
 from jaxunlearn.training.runs import Run, check_model, create_run, open_run
 
 __all__ = [
+    "EpochEnd",
     "Exposure",
     "Progress",
     "RecordedGradient",
@@ -28,6 +30,7 @@ __all__ = [
     "combine",
     "check_model",
     "create_run",
+    "epoch_checkpoints",
     "example_losses",
     "last_exposure",
     "mean_gradient_of",

@@ -11,16 +11,13 @@ import numpy as np
 import pytest
 
 from jaxunlearn import influence
-from jaxunlearn.commands.influence_inputs import model_directory, prepare
-from jaxunlearn.commands.influence_results import (
-    query_influence,
-    ranked_queries,
-    with_tokens,
-)
+from jaxunlearn.commands.influence_queries import ranked_queries, with_tokens
+from jaxunlearn.commands.inputs import model_directory, prepare
 from jaxunlearn.data import record_text
 from jaxunlearn.influence import load_scores, resume
 from jaxunlearn.models import load_pretrained
 from jaxunlearn.provenance import data_hash, params_hash
+from jaxunlearn.report.influence.queries import query_influence
 
 
 class Spans(html.parser.HTMLParser):

@@ -18,22 +18,9 @@ from jaxunlearn.files import write_whole
 from jaxunlearn.gradients.projections.projection import Block
 from jaxunlearn.influence.index.description import Index, chunk_of
 from jaxunlearn.influence.index.encoding import decode
+from jaxunlearn.influence.ranking import Extremes, TopK
 
 Precondition = Callable[[np.ndarray], np.ndarray]
-
-
-class TopK(NamedTuple):
-    """The k strongest examples of each query, the strongest first."""
-
-    scores: np.ndarray  # float32[Q,k]
-    ids: np.ndarray  # int32[Q,k]
-
-
-class Extremes(NamedTuple):
-    """Both ends of the ranking."""
-
-    proponents: TopK  # the highest scores
-    opponents: TopK  # the lowest
 
 
 class Chunk(NamedTuple):

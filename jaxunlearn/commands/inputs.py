@@ -1,11 +1,9 @@
 """What influence is computed from: a model directory and files, checked and loaded."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxunlearn.commands.arguments import check_number
-from jaxunlearn.commands.console import console, stages_bar
+from jaxunlearn import models, tree
 from jaxunlearn.data import (
     Batches,
     batches,
@@ -13,7 +11,11 @@ from jaxunlearn.data import (
     load_tokenizer,
     read_records,
 )
+from jaxunlearn.models import GPT2, load_config
+from jaxunlearn.models.checkpoints.huggingface import local_directory, parameter_shapes
+from jaxunlearn.models.positions import check_max_length
 from jaxunlearn.provenance import data_hash, params_hash, versions
+from jaxunlearn.ranges import check_number
 
 
 class Inputs(NamedTuple):
@@ -46,18 +48,10 @@ def prepare(
       ValueError: A file is empty or damaged, the tokenizer is not the model's,
         ``layers`` matches nothing, an option is out of range, weights are not finite.
     """
-    from jaxunlearn import tree
-    from jaxunlearn.models import GPT2, load_config, load_pretrained
-    from jaxunlearn.models.checkpoints.huggingface import parameter_shapes
-
     directory, run = model_directory(model)
     config = load_config(directory)
     check_number("batch_size", batch_size, 1)
-    if max_length is not None and not 2 <= max_length <= config.n_positions:
-        raise ValueError(
-            f"--max-length {max_length}: must be 2 to {config.n_positions}, the "
-            f"positions that the model has"
-        )
+    check_max_length(max_length, [directory])
     if layers is not None:
         tree.select(parameter_shapes(GPT2(config)), layers)
     tokenizer = load_tokenizer(directory)
@@ -75,7 +69,7 @@ def prepare(
     query_records = [] if query is None else read_records(query)
     train_batches = batched(train_records)
     query_batches = batched(query_records) if query_records else None
-    network, params = load_pretrained(directory)
+    network, params = models.load_pretrained(directory)
     return Inputs(
         network,
         params,
@@ -95,8 +89,6 @@ def model_directory(model: str) -> tuple[Path, Path | None]:
     ``model`` is a Hugging Face directory; that of a run, which has one as ``model/``;
     or a name on the hub.
     """
-    from jaxunlearn.models.checkpoints.huggingface import local_directory
-
     directory = Path(model)
     if (directory / "run.json").is_file():
         if not (directory / "model" / "config.json").is_file():
@@ -119,53 +111,3 @@ def provenance_of(
     if inputs.query_records:
         found["query_sha256"] = data_hash(inputs.query_records)
     return {**found, "options": options, "versions": versions()}
-
-
-def replayed_checkpoints(inputs: Inputs, run_directory: Path) -> Sequence[Any]:
-    """Return the run's parameters after each epoch, by training it again.
-
-    Each has the mean learning rate of its epoch's steps. A run directory keeps its
-    latest states alone, so these are computed anew, to the identical trajectory.
-
-    Raises:
-      ValueError: The model is not the one that its run gives.
-    """
-    import jax
-    import numpy as np
-
-    from jaxunlearn import training, tree
-    from jaxunlearn.influence import Checkpoint
-    from jaxunlearn.training.recipe import learning_rate, steps_per_epoch
-
-    run = training.open_run(run_directory)
-    training.check_model(run, inputs.params)
-    steps = steps_per_epoch(run.recipe, len(run.data.examples))
-    total = steps * run.recipe.epochs
-    kept: list[Any] = []
-
-    def keep(params: Any) -> dict:
-        kept.append(jax.device_get(params))
-        return {}
-
-    with stages_bar("Replaying the training run") as update:
-        training.train(
-            run.model,
-            run.start,
-            run.data,
-            run.recipe,
-            evaluate=keep,
-            on_step=lambda p: update(p.step, total),
-        )
-    difference = tree.norm(tree.subtract(kept[-1], inputs.params))
-    share = float(difference / tree.norm(inputs.params))
-    if not share < 1e-2:
-        raise ValueError(
-            f"{inputs.directory} is not the model that the run {run_directory} gives "
-            f"(its parameters are off by {share:.1%}): tracin needs the run's own model"
-        )
-    rates = np.asarray([learning_rate(run.recipe, total)(s) for s in range(total)])
-    console.print(f"TracIn over the {len(kept) - 1} epochs of {run_directory}.")
-    return [
-        Checkpoint(params, float(rates[i * steps : (i + 1) * steps].mean()))
-        for i, params in enumerate(kept[1:])
-    ]
