@@ -22,7 +22,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from jaxunlearn.data import record_text, tokenize, train_tokenizer
+from jaxunlearn.data import in_order, record_text, tokenize, train_tokenizer
 from jaxunlearn.data.synthetic.world import people, question_answers
 from jaxunlearn.evaluation.retrained.retraining import TrainingParts, retrain
 from jaxunlearn.evaluation.text.token_statistics import token_statistics
@@ -63,10 +63,12 @@ def main() -> None:
         together, alone = in_turn(lambda: retrained(SEEDS), lambda: retrained(1))
 
         def statistics(model: GPT2 = model, params=start) -> None:
-            token_statistics(model, params, data, batch_size=16)
+            token_statistics(model, params, in_order(data, batch_size=16))
 
         def losses(model: GPT2 = model, params=start) -> None:
-            example_losses(model, params, data, batch_size=16)
+            example_losses(
+                model.per_example_loss, params, in_order(data, batch_size=16)
+            )
 
         measured, plain = in_turn(statistics, losses)
         print(

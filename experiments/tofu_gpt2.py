@@ -66,6 +66,7 @@ from jaxunlearn.commands.train import train_run
 from jaxunlearn.data import (
     TruncationWarning,
     check_tokenizer,
+    in_order,
     subset,
     tokenize,
 )
@@ -273,11 +274,13 @@ def measures(study: Study) -> dict[str, Callable[[Any], float]]:
     }
     return {
         name: mean_loss_of(
-            study.model,
-            part,
-            batch_size=size.fine_tuning.batch_size,
-            # One length, so that one program measures all.
-            length=max(d.length for d in data.values()),
+            study.model.per_example_loss,
+            in_order(
+                part,
+                batch_size=size.fine_tuning.batch_size,
+                # One length, so that one program measures all.
+                length=max(d.length for d in data.values()),
+            ),
         )
         for name, part in data.items()
     }
@@ -316,7 +319,8 @@ def forgotten(
             training.params,
             gradient,
             mean_gradient=mean_gradient_of(
-                run.model, part, batch_size=recipe.batch_size
+                run.model.per_example_loss,
+                in_order(part, batch_size=recipe.batch_size),
             ),
             forget_loss=own["forget"],
             retain_loss=own["retain"],

@@ -10,6 +10,7 @@ from jaxunlearn.commands.train import train_run
 from jaxunlearn.data import (
     Match,
     TokenizedData,
+    in_order,
     match,
     record_text,
     subset,
@@ -198,7 +199,8 @@ def measures(model, sets: dict[str, TokenizedData]) -> dict[str, Callable]:
     # One length for all, so that one program serves all.
     length = max(data.length for data in sets.values())
     return {
-        name: mean_loss_of(model, data, length=length) for name, data in sets.items()
+        name: mean_loss_of(model.per_example_loss, in_order(data, length=length))
+        for name, data in sets.items()
     }
 
 
@@ -229,7 +231,9 @@ def remove(story: Story, seconds: dict) -> Comparison:
         comparison = compare(
             story.trained,
             gradient,
-            mean_gradient=training.mean_gradient_of(run.model, story.sets["forget"]),
+            mean_gradient=training.mean_gradient_of(
+                run.model.per_example_loss, in_order(story.sets["forget"])
+            ),
             forget_loss=losses["forget"],
             retain_loss=losses["retain"],
             # Who was never seen shows what not knowing looks like to this very model.

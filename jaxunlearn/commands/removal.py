@@ -9,6 +9,7 @@ from jaxunlearn.commands.console import console
 from jaxunlearn.commands.unlearn_options import Options, given_target
 from jaxunlearn.data import (
     Match,
+    in_order,
     match,
     read_records,
     record_text,
@@ -276,11 +277,10 @@ def target_of(removal: Removal, options: Options, now: float) -> tuple[float, st
             f"{NO_REFERENCE_RISE} nat. Better: --unseen FILE with look-alikes."
         )
         return now + NO_REFERENCE_RISE, "loss now plus 1 nat"
-    settings = {
-        "batch_size": options.batch_size,
-    }
     if chosen == "unseen":
-        loss = mean_loss_of(removal.model, removal.unseen, **settings)
+        batches = in_order(removal.unseen, batch_size=options.batch_size)
+        loss = mean_loss_of(removal.model.per_example_loss, batches)
         return loss(removal.params), "loss of look-alikes that were never seen"
-    loss = mean_loss_of(removal.model, removal.forget, **settings)
+    batches = in_order(removal.forget, batch_size=options.batch_size)
+    loss = mean_loss_of(removal.model.per_example_loss, batches)
     return loss(removal.run.start), "loss of the same examples before training"

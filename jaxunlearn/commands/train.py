@@ -15,6 +15,7 @@ from jaxunlearn.commands.train_track import (
 )
 from jaxunlearn.data import (
     check_tokenizer,
+    in_order,
     load_tokenizer,
     read_records,
     record_text,
@@ -241,7 +242,8 @@ def evaluations(
     sets = {"train": sample}
     if held_out is not None:
         sets["evaluate"] = tokenize(held_out, run.tokenizer, max_length=run.max_length)
-    measures = {name: mean_loss_of(run.model, part) for name, part in sets.items()}
+    loss = run.model.per_example_loss
+    measures = {name: mean_loss_of(loss, in_order(x)) for name, x in sets.items()}
     if tracker is not None:
         # Of what is tracked a loss alone is told: a table of losses holds no scores.
         measures["tracked"] = lambda params: tracker(params)["influence/query_loss"]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jaxunlearn.commands.arguments import listed
-from jaxunlearn.data import record_text, subset, tokenize
+from jaxunlearn.data import in_order, record_text, subset, tokenize
 from jaxunlearn.sealed import write_sealed
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ def tracker_of(run: "Run", records: list[dict], methods: tuple[str, ...]) -> "Tr
     """
     from jaxunlearn.influence import tracked_during
     from jaxunlearn.training import checkpoints
-    from jaxunlearn.training.losses import fixed_batches
     from jaxunlearn.training.recipe import steps_per_epoch
 
     size = len(run.data.examples)
@@ -52,7 +51,7 @@ def tracker_of(run: "Run", records: list[dict], methods: tuple[str, ...]) -> "Tr
 
     def batched(data, most):
         most = min(most, len(data.examples))
-        return list(fixed_batches(data, batch_size=most, length=None))
+        return list(in_order(data, batch_size=most))
 
     train = batched(run.data, at_once)
     sample = subset(run.data, range(0, size, -(-size // CURVATURE_EXAMPLES)))

@@ -24,6 +24,7 @@ from jaxunlearn.commands.unlearn_result import (
     telling,
     write_result,
 )
+from jaxunlearn.data import in_order
 from jaxunlearn.files import write_json
 from jaxunlearn.locks import locked
 from jaxunlearn.provenance import params_hash, versions
@@ -62,13 +63,16 @@ def carry_out(removal: Removal, options: Options, out: Path) -> int:
     from jaxunlearn.training import mean_loss_of
     from jaxunlearn.unlearning import changed_leaves, explain
 
-    settings = {
-        "batch_size": options.batch_size,
-    }
     sets = {"forget": removal.forget, "retain": removal.retain}
     if removal.unseen is not None:
         sets["unseen"] = removal.unseen
-    losses = {k: mean_loss_of(removal.model, v, **settings) for k, v in sets.items()}
+    losses = {
+        name: mean_loss_of(
+            removal.model.per_example_loss,
+            in_order(data, batch_size=options.batch_size),
+        )
+        for name, data in sets.items()
+    }
     before = {name: loss(removal.params) for name, loss in losses.items()}
     target, meaning = forget_target(removal, options, before["forget"])
     limits = limits_of(options)

@@ -7,7 +7,7 @@ method's outcome.
 import numpy as np
 
 from jaxunlearn.commands.console import progress_bar, working
-from jaxunlearn.data import collate
+from jaxunlearn.data import collate, in_order
 
 
 def first_epoch_of(removal, options, mask, losses, target, limits):
@@ -81,7 +81,9 @@ def iterative_of(removal, options, mask, losses, target, limits):
         recorded_direction=directions.__getitem__,
         fresh_direction=fresh,
         examples=indices,
-        example_losses=lambda params: example_losses(run.model, params, removal.forget),
+        example_losses=lambda params: example_losses(
+            run.model.per_example_loss, params, in_order(removal.forget)
+        ),
         retain_loss=losses["retain"],
         target=target,
         layer_norm=float(tree.norm(removal.params, mask)),
@@ -96,9 +98,8 @@ def ascent_of(removal, options, mask, losses, target, limits):
     from jaxunlearn.unlearning import gradient_ascent
 
     gradient = mean_gradient_of(
-        removal.model,
-        removal.forget,
-        batch_size=options.batch_size,
+        removal.model.per_example_loss,
+        in_order(removal.forget, batch_size=options.batch_size),
     )
     with working("Gradient ascent") as update:
         return gradient_ascent(

@@ -5,6 +5,7 @@ from jaxunlearn.data.batching import (
     batches,
     collate,
     epoch_order,
+    in_order,
     step_indices,
 )
 from jaxunlearn.data.formats import UnreadFieldsWarning, read_lines, read_records
@@ -35,6 +36,7 @@ __all__ = [
     "check_tokenizer",
     "collate",
     "epoch_order",
+    "in_order",
     "load_tokenizer",
     "match",
     "pad_token_id",

@@ -166,6 +166,35 @@ class Batches:
             )
 
 
+def in_order(
+    data: TokenizedData,
+    *,
+    batch_size: int = 32,
+    length: int | None = None,
+    multiple_of: int = 1,
+) -> Batches:
+    """Returns the batches of the examples as they stand, each example once.
+
+    Args:
+        data: Tokenised examples.
+        batch_size: B; the last batch is filled up with padding rows.
+        length: T; None is the longest example. Give several data sets the same, and
+            they share a compiled program.
+        multiple_of: Rounds T up to a multiple of this.
+
+    Raises:
+        ValueError: There is no example, or a number is out of range.
+    """
+    check_integer("batch_size", batch_size, 1)
+    check_integer("multiple_of", multiple_of, 1)
+    if not data.examples:
+        raise ValueError("data is empty: there is no example to batch")
+    length = data.length if length is None else length
+    check_integer("length", length, 1)
+    rounded = -(-length // multiple_of) * multiple_of
+    return Batches(data, np.arange(len(data.examples)), batch_size, rounded)
+
+
 def batches(
     records: Sequence[Record] | TokenizedData,
     tokenizer: "PreTrainedTokenizerBase",

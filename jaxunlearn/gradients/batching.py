@@ -22,6 +22,18 @@ class Chosen:
     layers: str | None
 
 
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Static:
+    """An argument of a compiled program that is no array: a number of tokens, a name.
+
+    Attributes:
+      value: Anything with a hash; another value is another program.
+    """
+
+    value: Any
+
+
 def weighted_mean(
     weighted_sum: Callable[[Batch], Params],
     batch_or_batches: Batch | Iterable[Batch],
@@ -45,18 +57,33 @@ def weighted_mean(
     Raises:
       ValueError: ``batch_size`` is below 1, or there are no batches.
     """
-    if isinstance(batch_or_batches, Mapping):
-        total, weights = sums_of(weighted_sum, batch_or_batches, batch_size)
-    else:
-        total, weights = None, jnp.float32(0)
-        for batch in batch_or_batches:
-            part, weight = compiled_sums(as_partial(weighted_sum), batch, batch_size)
-            total = part if total is None else jax.tree.map(jnp.add, total, part)
-            weights = weights + weight
-        if total is None:
-            raise ValueError("batches is empty: give at least one batch")
+    total, weights = weighted_total(
+        weighted_sum, batch_or_batches, batch_size=batch_size
+    )
     # Where all weights are 0 so is the sum: the divisor only has to be no zero.
     return scaled(1.0 / jnp.where(weights == 0, 1.0, weights), total)
+
+
+def weighted_total(
+    weighted_sum: Callable[[Batch], Params],
+    batch_or_batches: Batch | Iterable[Batch],
+    *,
+    batch_size: int | None,
+) -> tuple[Params, jax.Array]:
+    """Return the sum over all examples, and that of the weights, both in float32.
+
+    Arguments and errors as for :func:`weighted_mean`.
+    """
+    if isinstance(batch_or_batches, Mapping):
+        return sums_of(weighted_sum, batch_or_batches, batch_size)
+    total, weights = None, jnp.float32(0)
+    for batch in batch_or_batches:
+        part, weight = compiled_sums(as_partial(weighted_sum), dict(batch), batch_size)
+        total = part if total is None else jax.tree.map(jnp.add, total, part)
+        weights = weights + weight
+    if total is None:
+        raise ValueError("batches is empty: give at least one batch")
+    return total, weights
 
 
 def sums_of(
@@ -100,6 +127,49 @@ def rows_of(
     return jax.tree.map(lambda *x: jnp.asarray(np.concatenate(x)), *parts)
 
 
+def example_rows(
+    function: Callable[[Batch], Any], batches: Iterable[Batch], *, axis: int = 0
+) -> Any:
+    """Return what ``function`` gives for each example of ``batches``, on the host.
+
+    Args:
+      function: From a batch to arrays with an axis of examples; a ``Partial`` of a
+        module's function and its arguments compiles once for all calls. A model or a
+        task is a tree, and may be an argument.
+      batches: Batches of one shape, in order. Rows of ``index`` -1 are padding, and
+        left out.
+      axis: Of the examples in the arrays.
+
+    Returns:
+      NumPy arrays with the n examples of all batches on ``axis``.
+
+    Raises:
+      ValueError: There are no batches.
+
+    >>> halves = [{"x": np.arange(2.0)}, {"x": np.arange(2.0), "index": [7, -1]}]
+    >>> example_rows(lambda batch: 2 * batch["x"], halves).tolist()
+    [0.0, 2.0, 0.0]
+    """
+    argument, parts = as_partial(function), []
+    for batch in batches:
+        rows, real = jax.device_get(compiled(argument, dict(batch))), real_rows(batch)
+        parts.append(jax.tree.map(lambda x, real=real: x.compress(real, axis), rows))
+    if not parts:
+        raise ValueError("batches is empty: give at least one batch")
+    return jax.tree.map(lambda *x: np.concatenate(x, axis=axis), *parts)
+
+
+def real_rows(batch: Batch) -> np.ndarray:
+    """Return which rows of a batch are no padding, bool[B]."""
+    return np.asarray(batch.get("index", np.zeros(example_count(batch)))) >= 0
+
+
+@jax.jit
+def compiled(function: Callable[[Batch], Any], batch: Batch) -> Any:
+    """Return ``function(batch)``; the program is found again by the function."""
+    return function(batch)
+
+
 def rows_in_batch(
     function: Callable[[Batch], Any], batch: Batch, batch_size: int | None
 ) -> Any:
@@ -118,9 +188,9 @@ compiled_sums = jax.jit(sums_of, static_argnums=2)
 compiled_rows = jax.jit(rows_in_batch, static_argnums=2)
 
 
-def as_partial(function: Callable) -> Partial:
+def as_partial(function: Callable) -> Callable:
     """Return ``function`` as an argument that a compiled program may take."""
-    return function if isinstance(function, Partial) else Partial(function)
+    return Partial(function) if jax.tree_util.all_leaves([function]) else function
 
 
 def with_weight(batch: Batch) -> dict:

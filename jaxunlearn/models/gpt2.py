@@ -234,6 +234,7 @@ class Transformer(nn.Module):
         return layer_norm(c, "ln_f")(x_BTD), cache
 
 
+@jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class GPT2:
     """GPT-2 with a language-model head: pure functions of ``(params, batch)``.

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from jaxunlearn.cli import main
+from jaxunlearn.data import in_order
 from jaxunlearn.influence import load_track, scores
 from jaxunlearn.influence.tracking import series as tracking
 from jaxunlearn.models import load_pretrained
 from jaxunlearn.provenance import params_hash
 from jaxunlearn.training import open_run
-from jaxunlearn.training.losses import fixed_batches
 
 EPOCHS = 2
 EPS = float(np.finfo(np.float32).eps)
@@ -73,7 +73,7 @@ def test_every_epoch_is_followed_beside_the_evaluation(tiny, followed):
 def test_scores_are_those_of_the_trained_model(followed):
     opened = open_run(followed)
     model, params = load_pretrained(followed / "model")
-    batch = next(fixed_batches(opened.data, batch_size=7, length=None))
+    batch = next(iter(in_order(opened.data, batch_size=7)))
     one = {name: values[:1] for name, values in batch.items()}
     expected = scores(
         model.per_example_loss, params, batch, one, method="gradient_dot"

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import tree
-from jaxunlearn.data import collate
+from jaxunlearn.data import collate, in_order
 from jaxunlearn.training import example_losses, mean_gradient_of, mean_loss_of
 
 EPS = float(np.finfo(np.float32).eps)
@@ -27,11 +27,13 @@ def alone(bigram, data):
 def test_losses_do_not_depend_on_batches_or_padding(
     bigram, data, alone, batch_size, length
 ):
-    losses = example_losses(*bigram, data, batch_size=batch_size, length=length)
+    model, params = bigram
+    batches = in_order(data, batch_size=batch_size, length=length)
+    losses = example_losses(model.per_example_loss, params, batches)
     assert losses.dtype == np.float32
     np.testing.assert_allclose(losses, alone, rtol=8 * EPS)
-    mean = mean_loss_of(bigram[0], data, batch_size=batch_size, length=length)
-    assert mean(bigram[1]) == pytest.approx(alone.mean(), rel=8 * EPS)
+    mean = mean_loss_of(model.per_example_loss, batches)
+    assert mean(params) == pytest.approx(alone.mean(), rel=8 * EPS)
 
 
 @pytest.mark.parametrize("batch_size", [3, 32])
@@ -42,7 +44,8 @@ def test_the_mean_gradient_is_the_gradient_of_the_mean_loss(
     whole = collate(data, np.arange(10), batch_size=10, length=12)
     mean = jax.jit(lambda p: model.per_example_loss(p, whole).mean())
     expected = jax.grad(mean)(params)
-    gradient = mean_gradient_of(model, data, batch_size=batch_size)(params)
+    batches = in_order(data, batch_size=batch_size)
+    gradient = mean_gradient_of(model.per_example_loss, batches)(params)
     assert distance(gradient, expected) < 8 * EPS
     assert jax.tree.structure(gradient) == jax.tree.structure(params)
 
@@ -52,7 +55,11 @@ def test_of_gpt2_dropout_is_off(dropout_model, model, params, data, slow_gradien
     direction = slow_gradient(model, params, 4)
     step = 1e-2 / float(tree.norm(direction))
     ends = [
-        example_losses(dropout_model, tree.add_scaled(params, s, direction), data)
+        example_losses(
+            dropout_model.per_example_loss,
+            tree.add_scaled(params, s, direction),
+            in_order(data),
+        )
         for s in (-step, step)
     ]
     slope = (ends[1][4] - ends[0][4]) / (2 * step)
@@ -61,4 +68,4 @@ def test_of_gpt2_dropout_is_off(dropout_model, model, params, data, slow_gradien
 
 def test_a_length_too_short_is_an_error(bigram, data):
     with pytest.raises(ValueError, match="has 12 tokens, length=8"):
-        example_losses(*bigram, data, length=8)
+        example_losses(bigram[0].per_example_loss, bigram[1], in_order(data, length=8))

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from jaxunlearn import tree
+from jaxunlearn.data import in_order
 from jaxunlearn.training import (
     Recipe,
     loop,
@@ -36,7 +37,7 @@ def trained(model, params, data, **settings):
 
 @pytest.fixture(scope="module")
 def loss(model, data):
-    return mean_loss_of(model, data)
+    return mean_loss_of(model.per_example_loss, in_order(data))
 
 
 @pytest.fixture(scope="module")
@@ -146,8 +147,8 @@ def test_losses_and_gradients_do_not_depend_on_the_storage(
     low = tree.cast(params, dtype)
     wide = tree.cast(low, "float32")
     assert loss(low) == loss(wide)
-    gradient = mean_gradient_of(model, data)
+    gradient = mean_gradient_of(model.per_example_loss, in_order(data))
     assert distance(gradient(low), gradient(wide)) < 1e-6
     computed = dataclasses.replace(model.config, dtype="bfloat16")
-    rough = mean_loss_of(type(model)(computed), data)
+    rough = mean_loss_of(type(model)(computed).per_example_loss, in_order(data))
     assert 1e-5 < abs(rough(wide) - loss(wide)) < 0.1  # the two dtypes are two things

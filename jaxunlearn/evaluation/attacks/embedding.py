@@ -7,18 +7,17 @@ found on. It is added rather than put in front as a virtual token, because that 
 move every prompt to positions where the model never saw one begin.
 """
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.tree_util import Partial
 
-from jaxunlearn.data import TokenizedData
 from jaxunlearn.evaluation.attacks.recovery import Recovered
+from jaxunlearn.gradients.batching import example_rows, real_rows, weighted_total
 from jaxunlearn.models.gpt2 import GPT2
-from jaxunlearn.training.losses import fixed_batches
 from jaxunlearn.types import IGNORED_LABEL, Batch, Params
 
 STEPS = (0, 1, 2, 4, 8, 16, 32, 64)
@@ -29,13 +28,11 @@ RELATIVE_RATE = 0.1
 def soft_prompt(
     model: GPT2,
     params: Params,
-    known: TokenizedData,
-    held_out: TokenizedData,
+    known: Iterable[Batch],
+    held_out: Iterable[Batch],
     *,
     steps: Sequence[int] = STEPS,
     learning_rate: float = RELATIVE_RATE,
-    batch_size: int = 32,
-    length: int | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> Recovered:
     """Find one offset of prompt embeddings on ``known``; measure on ``held_out``.
@@ -45,12 +42,11 @@ def soft_prompt(
     Args:
       model: The model.
       params: Its parameters.
-      known: Examples whose answers the attacker has.
-      held_out: Examples whose answers are to come back.
+      known: Batches of examples whose answers the attacker has.
+      held_out: Batches of those whose answers are to come back; of the same shape,
+        which changes nothing beyond rounding.
       steps: When to measure, from 0 (no offset) upward.
       learning_rate: Of Adam, as a share of the embeddings' root mean square.
-      batch_size: Examples at a time; changes nothing beyond rounding.
-      length: Tokens to pad to; None is the longest example.
       on_step: Called with the number of steps done.
 
     Returns:
@@ -69,15 +65,14 @@ def soft_prompt(
     steps = tuple(int(step) for step in steps)
     if steps[:1] != (0,) or any(b <= a for a, b in zip(steps, steps[1:], strict=False)):
         raise ValueError(f"steps={steps}: must begin with 0 and rise")
-    for name, data in (("known", known), ("held_out", held_out)):
-        bare = [i for i, e in enumerate(data.examples) if e.labels[0] != IGNORED_LABEL]
+    known, held_out = list(known), list(held_out)
+    for name, batches in (("known", known), ("held_out", held_out)):
+        first = [x["labels"][real_rows(x), 0] for x in batches]
+        bare = np.flatnonzero(np.concatenate(first) != IGNORED_LABEL).tolist()
         if bare:
             raise ValueError(
                 f"{name}: examples {bare[:5]} have no prompt, where an offset could act"
             )
-    length = length or max(known.length, held_out.length)
-    settings = {"batch_size": batch_size, "length": length}
-    gradient, losses = compiled_offset(model)
     embedding = params["wte"]["embedding"].astype(jnp.float32)
     size = jnp.sqrt(jnp.mean(jnp.square(embedding)))
     transform = optax.adam(learning_rate * size)
@@ -86,19 +81,14 @@ def soft_prompt(
     values = []
     for step in range(steps[-1] + 1):
         if step in steps:
-            parts = [
-                losses(offset, params, batch)
-                for batch in fixed_batches(held_out, **settings)
-            ]
-            found = np.concatenate(parts)[: len(held_out.examples)]
+            losses = Partial(offset_losses, model, params, offset)
+            found = example_rows(losses, held_out)
             values.append(np.exp(-found.astype(np.float64)))
         if step == steps[-1]:
             break
-        slopes = [
-            gradient(offset, params, batch)
-            for batch in fixed_batches(known, **settings)
-        ]
-        slope = sum(slopes[1:], slopes[0]) / len(known.examples)
+        gradient = Partial(offset_gradient, model, params, offset)
+        total, examples = weighted_total(gradient, known, batch_size=None)
+        slope = total / examples
         change, state = transform.update(slope, state)
         offset = optax.apply_updates(offset, change)
         if on_step is not None:
@@ -106,18 +96,23 @@ def soft_prompt(
     return Recovered(steps, np.stack(values))
 
 
-@functools.cache
-def compiled_offset(model: GPT2) -> tuple[Callable, Callable]:
-    """Return the jitted gradient and losses with an offset [D] on prompt tokens."""
+def offset_losses(
+    model: GPT2, params: Params, offset: jax.Array, batch: Batch
+) -> jax.Array:
+    """Return the losses with an offset [D] on prompt tokens, float32[B]."""
+    prompt = (batch["attention_mask"] > 0) & (batch["labels"] == IGNORED_LABEL)
+    # Tokens without loss in the middle of an answer are no prompt.
+    prompt &= jnp.cumsum(batch["labels"] != IGNORED_LABEL, axis=1) == 0
+    everywhere = prompt[..., None] * offset
+    return model.per_example_loss(params, batch, embedding_offset=everywhere)
 
-    def losses(offset: jax.Array, params: Params, batch: Batch) -> jax.Array:
-        prompt = (batch["attention_mask"] > 0) & (batch["labels"] == IGNORED_LABEL)
-        # Tokens without loss in the middle of an answer are no prompt.
-        prompt &= jnp.cumsum(batch["labels"] != IGNORED_LABEL, axis=1) == 0
-        everywhere = prompt[..., None] * offset
-        return model.per_example_loss(params, batch, embedding_offset=everywhere)
 
-    def total(offset: jax.Array, params: Params, batch: Batch) -> jax.Array:
-        return jnp.sum(batch["weight"] * losses(offset, params, batch))
+def offset_gradient(
+    model: GPT2, params: Params, offset: jax.Array, batch: Batch
+) -> jax.Array:
+    """Return the gradient by the offset of the weighted sum of losses, [D]."""
 
-    return jax.jit(jax.grad(total)), jax.jit(losses)
+    def total(offset: jax.Array) -> jax.Array:
+        return jnp.sum(batch["weight"] * offset_losses(model, params, offset, batch))
+
+    return jax.grad(total)(offset)

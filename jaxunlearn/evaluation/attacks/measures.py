@@ -1,17 +1,16 @@
 """What counts as recovered: numbers of each example, higher = more of it is there."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from jaxunlearn.data import TokenizedData
 from jaxunlearn.evaluation.text.token_statistics import (
     TokenStatistics,
     mean_losses,
     token_statistics,
 )
 from jaxunlearn.models.gpt2 import GPT2
-from jaxunlearn.types import Params
+from jaxunlearn.types import Batch, Params
 
 Measure = Callable[[Params], np.ndarray]
 Score = Callable[[Sequence[TokenStatistics]], np.ndarray]
@@ -22,25 +21,10 @@ def probability(statistics: Sequence[TokenStatistics]) -> np.ndarray:
     return np.exp(-mean_losses(statistics))
 
 
-def measure_of(
-    model: GPT2,
-    data: TokenizedData,
-    score: Score,
-    *,
-    batch_size: int = 32,
-    length: int | None = None,
-) -> Measure:
-    """Return the function ``params -> score of each example of data``."""
+def measure_of(model: GPT2, batches: Iterable[Batch], score: Score) -> Measure:
+    """Return the function ``params -> score of each example of batches``."""
 
     def measure(params: Params) -> np.ndarray:
-        return score(
-            token_statistics(
-                model,
-                params,
-                data,
-                batch_size=batch_size,
-                length=length,
-            )
-        )
+        return score(token_statistics(model, params, batches))
 
     return measure

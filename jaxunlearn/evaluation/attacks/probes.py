@@ -1,20 +1,19 @@
 """Probes: what hidden states still say, layer by layer, when the output keeps quiet."""
 
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
-from jaxunlearn.data import TokenizedData
 from jaxunlearn.evaluation.attacks.recovery import Recovered
 from jaxunlearn.evaluation.attacks.relearning import halves
+from jaxunlearn.gradients.batching import example_rows
 from jaxunlearn.models.cross_entropy import head_logits
 from jaxunlearn.models.gpt2 import GPT2
 from jaxunlearn.models.layer_states import final_norm, layer_states
-from jaxunlearn.training.losses import over_batches
 from jaxunlearn.types import IGNORED_LABEL, Batch, Params
 
 PENALTY = 0.1
@@ -35,69 +34,57 @@ class LogitLens(NamedTuple):
 def logit_lens(
     model: GPT2,
     params: Params,
-    data: TokenizedData,
-    *,
-    batch_size: int = 32,
-    length: int | None = None,
+    batches: Iterable[Batch],
 ) -> LogitLens:
     """Decode the states of every layer by the model's own last norm and head.
 
     Args:
       model: The model.
       params: Its parameters.
-      data: The tokenised forget set.
-      batch_size: Examples at a time; changes nothing beyond rounding.
-      length: Tokens to pad to; None is the longest example.
+      batches: The forget set in batches of one shape, which changes nothing beyond
+        rounding.
 
     Cost: a forward pass with N + 1 heads; logits of one example at a time.
 
     Source: nostalgebraist 2020, interpreting GPT: the logit lens.
     """
-    look = compiled_lens(model)
-    settings = {"batch_size": batch_size, "length": length}
-    found = over_batches(lambda batch: look(params, batch), data, **settings, axis=1)
+    found = example_rows(Partial(lens_of_batch, model, params), batches, axis=1)
     layers = tuple(range(model.config.n_layer + 1))
     return LogitLens(*(Recovered(layers, x.astype(np.float64)) for x in found))
 
 
-@functools.cache
-def compiled_lens(model: GPT2) -> Callable[[Params, Batch], tuple]:
-    """Return jitted ``batch -> (probability, reciprocal rank)``, [N+1,B] each."""
+def lens_of_batch(model: GPT2, params: Params, batch: Batch) -> tuple:
+    """Return probability and reciprocal rank at every layer, [N+1,B] each."""
+    labels = jnp.asarray(batch["labels"])[:, 1:]
 
-    def look(params: Params, batch: Batch) -> tuple:
-        labels = jnp.asarray(batch["labels"])[:, 1:]
+    def example(part: tuple) -> tuple:
+        states_TD, labels_T = part
+        counted = labels_T != IGNORED_LABEL
+        number = jnp.maximum(counted.sum(), 1)
+        normed = final_norm(model, params, states_TD[None, :-1])
+        logits = head_logits(normed, params["wte"]["embedding"])[0]
+        at = jnp.where(counted, labels_T, 0)[:, None]
+        true = jnp.take_along_axis(logits, at, axis=1)
+        rank = 1 + jnp.sum(logits > true, axis=1)
+        log_p = true[:, 0] - jax.nn.logsumexp(logits, axis=1)
+        return (
+            jnp.exp(jnp.sum(jnp.where(counted, log_p, 0.0)) / number),
+            jnp.sum(jnp.where(counted, 1.0 / rank, 0.0)) / number,
+        )
 
-        def example(part: tuple) -> tuple:
-            states_TD, labels_T = part
-            counted = labels_T != IGNORED_LABEL
-            number = jnp.maximum(counted.sum(), 1)
-            normed = final_norm(model, params, states_TD[None, :-1])
-            logits = head_logits(normed, params["wte"]["embedding"])[0]
-            at = jnp.where(counted, labels_T, 0)[:, None]
-            true = jnp.take_along_axis(logits, at, axis=1)
-            rank = 1 + jnp.sum(logits > true, axis=1)
-            log_p = true[:, 0] - jax.nn.logsumexp(logits, axis=1)
-            return (
-                jnp.exp(jnp.sum(jnp.where(counted, log_p, 0.0)) / number),
-                jnp.sum(jnp.where(counted, 1.0 / rank, 0.0)) / number,
-            )
+    def keep(states_BTD: jax.Array) -> tuple:
+        return jax.lax.map(example, (states_BTD, labels))
 
-        def keep(states_BTD: jax.Array) -> tuple:
-            return jax.lax.map(example, (states_BTD, labels))
-
-        return layer_states(model, params, batch, keep=keep)
-
-    return jax.jit(look)
+    return layer_states(model, params, batch, keep=keep)
 
 
 def membership_probe(
     model: GPT2,
     params: Params,
-    forget: TokenizedData,
-    holdout: TokenizedData,
+    forget: Iterable[Batch],
+    holdout: Iterable[Batch],
     *,
     seed: int = 0,
-    batch_size: int = 32,
 ) -> Recovered:
     """Tell forgotten from never seen examples by a linear probe of each layer.
 
@@ -112,10 +99,10 @@ def membership_probe(
     Args:
       model: The model.
       params: Its parameters.
-      forget: The forgotten examples, n.
-      holdout: Examples like them that no model saw, m.
+      forget: The forgotten examples, n, in batches of one shape, which changes nothing
+        beyond rounding.
+      holdout: Examples like them that no model saw, m, likewise.
       seed: Of the halves.
-      batch_size: Examples at a time; changes nothing beyond rounding.
 
     Returns:
       Strengths are the layers 0 to N; values are those of :func:`auc_values`.
@@ -123,13 +110,12 @@ def membership_probe(
     Raises:
       ValueError: A set has fewer than 4 examples.
     """
+    ours = pointing_features(model, params, forget)
+    others = pointing_features(model, params, holdout)
     seen, asked = zip(
-        *(halves(len(data.examples), seed=seed) for data in (forget, holdout)),
+        *(halves(features.shape[1], seed=seed) for features in (ours, others)),
         strict=True,
     )
-    settings = {"batch_size": batch_size}
-    ours = pointing_features(model, params, forget, **settings)
-    others = pointing_features(model, params, holdout, **settings)
     values = []
     for x, y in zip(ours, others, strict=True):
         score = ridge_probe(x[seen[0]], y[seen[1]])
@@ -140,34 +126,25 @@ def membership_probe(
 def pointing_features(
     model: GPT2,
     params: Params,
-    data: TokenizedData,
-    *,
-    batch_size: int = 32,
+    batches: Iterable[Batch],
 ) -> np.ndarray:
     """Return ``mean_t ln_f(state_t) * E[y_t+1]`` of each layer, float32[N+1,n,D]."""
-    compute = compiled_pointing(model)
-    settings = {"batch_size": batch_size, "axis": 1}
-    return over_batches(lambda batch: compute(params, batch), data, **settings)
+    return example_rows(Partial(pointing_of_batch, model, params), batches, axis=1)
 
 
-@functools.cache
-def compiled_pointing(model: GPT2) -> Callable[[Params, Batch], jax.Array]:
-    """Return the jitted features of a batch, [N+1,B,D]."""
+def pointing_of_batch(model: GPT2, params: Params, batch: Batch) -> jax.Array:
+    """Return the :func:`pointing_features` of one batch, [N+1,B,D]."""
+    labels = jnp.asarray(batch["labels"])[:, 1:]
+    counted = labels != IGNORED_LABEL
+    share = counted / jnp.maximum(counted.sum(axis=1, keepdims=True), 1)
+    embedding = params["wte"]["embedding"].astype(jnp.float32)
+    wanted = share[..., None] * embedding[jnp.where(counted, labels, 0)]
 
-    def features(params: Params, batch: Batch) -> jax.Array:
-        labels = jnp.asarray(batch["labels"])[:, 1:]
-        counted = labels != IGNORED_LABEL
-        share = counted / jnp.maximum(counted.sum(axis=1, keepdims=True), 1)
-        embedding = params["wte"]["embedding"].astype(jnp.float32)
-        wanted = share[..., None] * embedding[jnp.where(counted, labels, 0)]
+    def keep(states_BTD: jax.Array) -> jax.Array:
+        normed = final_norm(model, params, states_BTD[:, :-1])
+        return jnp.sum(wanted * normed.astype(jnp.float32), axis=1)
 
-        def keep(states_BTD: jax.Array) -> jax.Array:
-            normed = final_norm(model, params, states_BTD[:, :-1])
-            return jnp.sum(wanted * normed.astype(jnp.float32), axis=1)
-
-        return layer_states(model, params, batch, keep=keep)
-
-    return jax.jit(features)
+    return layer_states(model, params, batch, keep=keep)
 
 
 def ridge_probe(

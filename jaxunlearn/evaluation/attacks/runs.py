@@ -5,6 +5,7 @@ from typing import Any
 
 from jaxunlearn.data import (
     TokenizedData,
+    in_order,
     prompt_and_completion,
     subset,
 )
@@ -91,7 +92,7 @@ def strength(inputs: Inputs, one: NamedModel, data: TokenizedData, length: int):
 
 def measured(inputs: Inputs, one: NamedModel, data: TokenizedData, length: int, score):
     """Return a measure of a model's parameters."""
-    return measure_of(one.model, data, score, length=length)
+    return measure_of(one.model, in_order(data, length=length), score)
 
 
 def relearn(source: str) -> Callable:
@@ -211,39 +212,31 @@ def sample(inputs: Inputs, settings: Settings, one: NamedModel) -> list[Recovere
 
 def embedding(inputs: Inputs, settings: Settings, one: NamedModel) -> list[Recovered]:
     """Find an offset of prompt embeddings on one half; measure on the other."""
-    known, held_out = halves(len(inputs.forget.examples), seed=settings.seed)
-    return [
-        soft_prompt(
-            one.model,
-            one.params,
-            subset(inputs.forget, known),
-            subset(inputs.forget, held_out),
-            steps=(0, *doublings(settings.offset_steps)),
-            batch_size=settings.batch_size,
-        )
+    parts = [
+        subset(inputs.forget, rows)
+        for rows in halves(len(inputs.forget.examples), seed=settings.seed)
     ]
+    length = max(part.length for part in parts)
+    known, held_out = (
+        in_order(part, batch_size=settings.batch_size, length=length) for part in parts
+    )
+    steps = (0, *doublings(settings.offset_steps))
+    return [soft_prompt(one.model, one.params, known, held_out, steps=steps)]
 
 
 def lens(inputs: Inputs, settings: Settings, one: NamedModel) -> list[Recovered]:
     """Decode every layer."""
-    found = logit_lens(
-        one.model,
-        one.params,
-        inputs.forget,
-        batch_size=settings.batch_size,
-    )
+    batches = in_order(inputs.forget, batch_size=settings.batch_size)
+    found = logit_lens(one.model, one.params, batches)
     return [found.reciprocal_rank, found.probability]
 
 
 def probe(inputs: Inputs, settings: Settings, one: NamedModel) -> list[Recovered]:
     """Tell forgotten from unseen examples, layer by layer."""
+    forget, holdout = (
+        in_order(data, batch_size=settings.batch_size)
+        for data in (inputs.forget, inputs.tokens(inputs.records["holdout"]))
+    )
     return [
-        membership_probe(
-            one.model,
-            one.params,
-            inputs.forget,
-            inputs.tokens(inputs.records["holdout"]),
-            seed=settings.seed,
-            batch_size=settings.batch_size,
-        )
+        membership_probe(one.model, one.params, forget, holdout, seed=settings.seed)
     ]

@@ -5,21 +5,21 @@ confident refusal again and again. Branches force each of the likeliest first to
 once and go on greedily: what stands behind a refusal shows with the first word past it.
 """
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
-from jaxunlearn.data import Example, TokenizedData
+from jaxunlearn.data import Example, TokenizedData, in_order
 from jaxunlearn.evaluation.attacks.recovery import Recovered, largest_so_far
 from jaxunlearn.evaluation.text.answers import answer_ids, answers, prompt_ids, texts_of
 from jaxunlearn.evaluation.text.rouge import check_words, rouge_l
+from jaxunlearn.gradients.batching import Static, example_rows
 from jaxunlearn.models.cross_entropy import head_logits
 from jaxunlearn.models.gpt2 import GPT2
-from jaxunlearn.training.losses import over_batches
 from jaxunlearn.types import Batch, Params
 
 if TYPE_CHECKING:
@@ -152,23 +152,17 @@ def likeliest_tokens(
     """Return the likeliest next tokens of each prompt, int32[n, count], in order."""
     rows = [np.asarray(ids, np.int32) for ids in prompts]
     data = TokenizedData(tuple(Example(x, x, i) for i, x in enumerate(rows)), 0, 0)
-    look = compiled_next(model, count)
-    settings = {"batch_size": batch_size}
-    return over_batches(lambda batch: look(params, batch), data, **settings)
+    look = Partial(next_tokens, model, params, Static(count))
+    return example_rows(look, in_order(data, batch_size=batch_size))
 
 
-@functools.cache
-def compiled_next(model: GPT2, count: int) -> Callable[[Params, Batch], jax.Array]:
-    """Return the jitted look at what follows the last token of each row."""
-
-    def look(params: Params, batch: Batch) -> jax.Array:
-        hidden = model.hidden_states(params, batch)
-        last = jnp.maximum(jnp.sum(batch["attention_mask"], axis=1) - 1, 0)
-        hidden = jnp.take_along_axis(hidden, last[:, None, None], axis=1)
-        logits = head_logits(hidden, params["wte"]["embedding"])[:, 0]
-        return jax.lax.top_k(logits, count)[1]
-
-    return jax.jit(look)
+def next_tokens(model: GPT2, params: Params, count: Static, batch: Batch) -> jax.Array:
+    """Return the likeliest tokens after the last one of each row, int32[B,count]."""
+    hidden = model.hidden_states(params, batch)
+    last = jnp.maximum(jnp.sum(batch["attention_mask"], axis=1) - 1, 0)
+    hidden = jnp.take_along_axis(hidden, last[:, None, None], axis=1)
+    logits = head_logits(hidden, params["wte"]["embedding"])[:, 0]
+    return jax.lax.top_k(logits, count.value)[1]
 
 
 def recalls(truths: Sequence[str], texts: Sequence[str], each: int) -> np.ndarray:

@@ -8,21 +8,18 @@ Layers are those of :mod:`jaxunlearn.models.layer_states` from 1 to N: the outpu
 each block. Column l of an array here is layer l + 1.
 """
 
-import dataclasses
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
-from jaxunlearn.data import TokenizedData
-from jaxunlearn.data.text.examples import Example
+from jaxunlearn.gradients.batching import example_rows, real_rows
 from jaxunlearn.models.cross_entropy import mean_over_labels, next_token_losses
 from jaxunlearn.models.gpt2 import GPT2
 from jaxunlearn.models.layer_states import continue_from, final_norm, layer_states
-from jaxunlearn.training.losses import over_batches
 from jaxunlearn.types import IGNORED_LABEL, Batch, Params
 
 THRESHOLD = 0.05
@@ -53,7 +50,7 @@ class Depth(NamedTuple):
 def unlearning_depth(
     model: GPT2,
     unlearned: Params,
-    data: TokenizedData,
+    batches: Iterable[Batch],
     *,
     full: Params,
     retained: Params,
@@ -61,7 +58,6 @@ def unlearning_depth(
     counted: Sequence[np.ndarray] | None = None,
     read: str = "patching",
     threshold: float = THRESHOLD,
-    batch_size: int = 32,
 ) -> Depth:
     """Return the unlearning depth score, or its cheap variant by the logit lens.
 
@@ -75,7 +71,8 @@ def unlearning_depth(
     Args:
       model: The model of all three.
       unlearned: Parameters after unlearning.
-      data: The examples to be forgotten.
+      batches: Batches of one shape of the examples to be forgotten, which changes
+        nothing beyond rounding.
       full: Parameters before unlearning.
       retained: Parameters of a model trained without the examples.
       end_id: The end-of-text token, for ``counted=None``.
@@ -83,7 +80,6 @@ def unlearning_depth(
         that hold the fact. None: all labelled tokens but the end of text.
       read: ``"patching"``, or ``"lens"``: the logit lens.
       threshold: In nats a token.
-      batch_size: Examples at a time; changes nothing beyond rounding.
 
     Raises:
       ValueError: There is no example, an example has no token that counts, or an
@@ -101,12 +97,11 @@ def unlearning_depth(
         layer_gaps(
             model,
             source,
-            data,
+            batches,
             full=full,
             end_id=end_id,
             counted=counted,
             read=read,
-            batch_size=batch_size,
         )
         for source in (unlearned, retained)
     ]
@@ -154,13 +149,12 @@ def depth_score(
 def layer_gaps(
     model: GPT2,
     source: Params,
-    data: TokenizedData,
+    batches: Iterable[Batch],
     *,
     full: Params,
     end_id: int | None = None,
     counted: Sequence[np.ndarray] | None = None,
     read: str = "patching",
-    batch_size: int = 32,
 ) -> np.ndarray:
     """Return how much less likely the answer is with the source's states, by layer.
 
@@ -175,12 +169,11 @@ def layer_gaps(
     Args:
       model: The model of both.
       source: Parameters whose states are asked.
-      data: The examples.
+      batches: Batches of one shape of the examples.
       full: Parameters of the model that reads them.
       end_id: The end-of-text token.
       counted: Which tokens count.
       read: ``"patching"`` or ``"lens"``.
-      batch_size: Examples at a time.
 
     Returns:
       float64[n,N], in nats a token; higher = the source lacks more.
@@ -190,19 +183,9 @@ def layer_gaps(
     """
     if read not in READERS:
         raise ValueError(f"read={read!r}: one of {', '.join(READERS)}")
-    chosen = counted_data(data, end_id, counted)
-    compute = compiled_gaps(model, read)
-    settings = {"batch_size": batch_size, "axis": 1}
-    gaps = over_batches(lambda batch: compute(full, source, batch), chosen, **settings)
-    return gaps.T.astype(np.float64)
-
-
-@functools.cache
-def compiled_gaps(
-    model: GPT2, read: str
-) -> Callable[[Params, Params, Batch], jax.Array]:
-    """Return jitted gaps, one a model, so that they compile once."""
-    return jax.jit(functools.partial(READERS[read], model))
+    labelled = counted_batches(batches, end_id, counted)
+    gaps = Partial(READERS[read], model, full, source)
+    return example_rows(gaps, labelled, axis=1).T.astype(np.float64)
 
 
 def patching_gaps(model: GPT2, full: Params, source: Params, batch: Batch) -> jax.Array:
@@ -247,42 +230,48 @@ def label_loss(
     return mean_over_labels(losses, labels_BT)
 
 
-def counted_data(
-    data: TokenizedData, end_id: int | None, counted: Sequence[np.ndarray] | None
-) -> TokenizedData:
-    """Return the examples with labels on the tokens that count, and on no others.
+def counted_batches(
+    batches: Iterable[Batch], end_id: int | None, counted: Sequence[np.ndarray] | None
+) -> list[Batch]:
+    """Return the batches with labels on the tokens that count, and on no others.
 
     Arguments and errors as for :func:`unlearning_depth`.
     """
-    if not data.examples:
-        raise ValueError("data is empty: there is no example to look at")
     if counted is None and end_id is None:
         raise ValueError(
             "end_id=None, counted=None: give end_id, the tokenizer's eos_token_id, to "
             "count labelled tokens without it, or counted, the tokens that count"
         )
-    if counted is None:
-        masks = [one.labels != IGNORED_LABEL for one in data.examples]
-        for mask, one in zip(masks, data.examples, strict=True):
-            mask[-1] &= one.labels[-1] != end_id
-    else:
-        masks = [np.asarray(mask) for mask in counted]
-    if len(masks) != len(data.examples):
+    found, number = [], 0
+    for batch in batches:
+        labels = np.full_like(batch["labels"], IGNORED_LABEL)
+        for row in np.flatnonzero(real_rows(batch)):
+            ids = np.asarray(batch["input_ids"][row])
+            size = int(np.sum(batch["attention_mask"][row]))
+            if counted is None:
+                mask = np.asarray(batch["labels"][row, :size]) != IGNORED_LABEL
+                mask[-1] &= ids[size - 1] != end_id
+            else:
+                mask = token_mask(counted, number, size)
+            if not mask[1:].any():  # nothing predicts the first token
+                raise ValueError(
+                    f"examples[{number}] has no token that counts (nothing predicts "
+                    f"its first): leave it out, or choose other tokens with counted"
+                )
+            labels[row, :size] = np.where(mask, ids[:size], IGNORED_LABEL)
+            number += 1
+        found.append({**batch, "labels": labels})
+    if counted is not None and len(counted) != number:
+        raise ValueError(f"counted has {len(counted)} masks for {number} examples")
+    return found
+
+
+def token_mask(counted: Sequence[np.ndarray], number: int, size: int) -> np.ndarray:
+    """Return which tokens of an example count; refuse what is no mask of them."""
+    mask = np.asarray(counted[number]) if number < len(counted) else np.ones(size, bool)
+    if mask.dtype != bool or mask.shape != (size,):
         raise ValueError(
-            f"counted has {len(masks)} masks for {len(data.examples)} examples"
+            f"counted[{number}] is {mask.dtype}{list(mask.shape)}: bool[{size}], one a "
+            f"token, is needed"
         )
-    examples = []
-    for i, (mask, one) in enumerate(zip(masks, data.examples, strict=True)):
-        if mask.dtype != bool or mask.shape != one.input_ids.shape:
-            raise ValueError(
-                f"counted[{i}] is {mask.dtype}{list(mask.shape)}: bool"
-                f"{list(one.input_ids.shape)}, one a token, is needed"
-            )
-        if not mask[1:].any():  # nothing predicts the first token
-            raise ValueError(
-                f"examples[{i}] has no token that counts (nothing predicts its first): "
-                f"leave it out, or choose other tokens with counted"
-            )
-        labels = np.where(mask, one.input_ids, IGNORED_LABEL)
-        examples.append(Example(one.input_ids, labels, one.record))
-    return dataclasses.replace(data, examples=tuple(examples))
+    return mask

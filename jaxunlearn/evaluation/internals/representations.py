@@ -5,43 +5,38 @@ the states of the model before unlearning and of one retrained without the examp
 the latter says what a number would be had they never been seen.
 """
 
-import functools
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
-from jaxunlearn.data import TokenizedData
+from jaxunlearn.gradients.batching import example_rows
 from jaxunlearn.models.gpt2 import GPT2
 from jaxunlearn.models.layer_states import check_layer, layer_states
-from jaxunlearn.training.losses import over_batches
 from jaxunlearn.types import Batch, Params
-
-POSITIONS = ("last", "mean")
 
 
 def example_features(
     model: GPT2,
     params: Params,
-    data: TokenizedData,
+    batches: Iterable[Batch],
     *,
     layer: int,
     position: str = "last",
-    batch_size: int = 32,
 ) -> np.ndarray:
     """Return one vector an example: a layer's residual stream, float32[n,D].
 
     Args:
       model: The model.
       params: Its parameters.
-      data: The tokenised examples.
+      batches: Batches of one shape, which changes nothing beyond rounding.
       layer: 0 (the embeddings) to N (the last block), see
         :mod:`jaxunlearn.models.layer_states`.
       position: ``"last"``, the state at the last token; or ``"mean"`` over all tokens.
         Padding never counts.
-      batch_size: Examples at a time; changes nothing beyond rounding.
 
     Raises:
       ValueError: There is no example, no such layer or position.
@@ -49,20 +44,17 @@ def example_features(
     Cost: one forward pass without the head.
     """
     check_layer(model, layer)
-    return all_features(model, params, data, position=position, batch_size=batch_size)[
-        layer
-    ]
+    return all_features(model, params, batches, position=position)[layer]
 
 
 def layer_cka(
     model: GPT2,
     params_a: Params,
     params_b: Params,
-    data: TokenizedData,
+    batches: Iterable[Batch],
     *,
     position: str = "mean",
     unbiased: bool = True,
-    batch_size: int = 32,
 ) -> np.ndarray:
     """Return how alike two models' states of the same examples are, float64[N+1].
 
@@ -75,11 +67,10 @@ def layer_cka(
       model: The model of both.
       params_a: Parameters of one.
       params_b: Parameters of the other.
-      data: The tokenised examples, at least 4.
+      batches: Batches of one shape, of at least 4 examples.
       position: As for :func:`example_features`.
       unbiased: With fewer examples than the width D, which is usual, the biased value
         is near 1 whatever the models are: so the default is the unbiased one.
-      batch_size: Examples at a time; changes nothing beyond rounding.
 
     Returns:
       One value a layer; NaN where the states of one model are all the same (layer 0 at
@@ -94,7 +85,7 @@ def layer_cka(
     512; we take all examples at once, so that nothing depends on the batch.
     """
     features = [
-        all_features(model, params, data, position=position, batch_size=batch_size)
+        all_features(model, params, batches, position=position)
         for params in (params_a, params_b)
     ]
     return np.array(
@@ -106,44 +97,52 @@ def layer_cka(
 def all_features(
     model: GPT2,
     params: Params,
-    data: TokenizedData,
+    batches: Iterable[Batch],
     *,
     position: str,
-    batch_size: int,
 ) -> np.ndarray:
     """Return :func:`example_features` of every layer in one pass, float32[N+1,n,D]."""
-    if position not in POSITIONS:
-        raise ValueError(f"position={position!r}: one of {', '.join(POSITIONS)}")
-    if not data.examples:
-        raise ValueError("data is empty: there is no example to look at")
-    compute = compiled_features(model, position)
-    settings = {"batch_size": batch_size, "axis": 1}
-    return over_batches(lambda batch: compute(params, batch), data, **settings)
+    if position not in PLACES:
+        raise ValueError(f"position={position!r}: one of {', '.join(PLACES)}")
+    pooled = PLACES[position]
+    return example_rows(Partial(pooled, model, params), batches, axis=1)
 
 
-@functools.cache
-def compiled_features(
-    model: GPT2, position: str
-) -> Callable[[Params, Batch], jax.Array]:
-    """Return the jitted features of a batch, one a model, so that it compiles once."""
+def features_at_last(model: GPT2, params: Params, batch: Batch) -> jax.Array:
+    """Return the states at the last token of a batch, float32[N+1,B,D]."""
+    lengths = jnp.maximum(real_tokens(batch).sum(axis=1), 1)
+    places = jnp.arange(real_tokens(batch).shape[1])
+    weights_BT = (places == lengths[:, None] - 1).astype(jnp.float32)
+    return weighted_states(model, params, batch, weights_BT)
 
-    def features(params: Params, batch: Batch) -> jax.Array:
-        mask_BT = jnp.asarray(batch["attention_mask"]) > 0
-        lengths = jnp.maximum(mask_BT.sum(axis=1), 1)
-        if position == "mean":
-            weights_BT = mask_BT / lengths[:, None]
-        else:
-            places = jnp.arange(mask_BT.shape[1])
-            weights_BT = (places == lengths[:, None] - 1).astype(jnp.float32)
 
-        def pooled(states_BTD: jax.Array) -> jax.Array:
-            # A product with weights would let the padding's NaN, if any, through.
-            states = jnp.where(mask_BT[..., None], states_BTD.astype(jnp.float32), 0)
-            return jnp.sum(weights_BT[..., None] * states, axis=1)
+def mean_features(model: GPT2, params: Params, batch: Batch) -> jax.Array:
+    """Return the mean states over the tokens of a batch, float32[N+1,B,D]."""
+    lengths = jnp.maximum(real_tokens(batch).sum(axis=1), 1)
+    weights_BT = real_tokens(batch) / lengths[:, None]
+    return weighted_states(model, params, batch, weights_BT)
 
-        return layer_states(model, params, batch, keep=pooled)
 
-    return jax.jit(features)
+PLACES = {"last": features_at_last, "mean": mean_features}
+
+
+def real_tokens(batch: Batch) -> jax.Array:
+    """Return which tokens are no padding, bool[B,T]."""
+    return jnp.asarray(batch["attention_mask"]) > 0
+
+
+def weighted_states(
+    model: GPT2, params: Params, batch: Batch, weights_BT: jax.Array
+) -> jax.Array:
+    """Return the weighted sum over tokens of every layer's states, [N+1,B,D]."""
+
+    def pooled(states_BTD: jax.Array) -> jax.Array:
+        # A product with weights would let the padding's NaN, if any, through.
+        mask_BT1 = real_tokens(batch)[..., None]
+        states = jnp.where(mask_BT1, states_BTD.astype(jnp.float32), 0)
+        return jnp.sum(weights_BT[..., None] * states, axis=1)
+
+    return layer_states(model, params, batch, keep=pooled)
 
 
 def linear_cka(x: Any, y: Any, *, unbiased: bool = False) -> jax.Array:

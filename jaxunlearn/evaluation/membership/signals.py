@@ -8,8 +8,7 @@ one out in Min-K, Min-K++ and gradient norms: ``drop_last=True`` does, see
 :func:`~jaxunlearn.evaluation.text.memorization.answer_tokens`.
 """
 
-import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from zlib import compress
 
@@ -19,15 +18,12 @@ import numpy as np
 from jax.tree_util import Partial
 
 from jaxunlearn import tree
-from jaxunlearn.data import Example, TokenizedData
 from jaxunlearn.evaluation.text.memorization import answer_tokens, check_end
 from jaxunlearn.evaluation.text.token_statistics import TokenStatistics, mean_losses
-from jaxunlearn.gradients.batching import Chosen, rows_of
+from jaxunlearn.gradients.batching import Chosen, example_rows, real_rows
 from jaxunlearn.gradients.per_example import SQUARED_NORMS
 from jaxunlearn.gradients.taps import backward
-from jaxunlearn.models.gpt2 import GPT2
-from jaxunlearn.training.losses import fixed_batches
-from jaxunlearn.types import IGNORED_LABEL, Batch, Params
+from jaxunlearn.types import IGNORED_LABEL, Batch, Params, PerExampleLoss
 
 OPEN_UNLEARNING_K = 0.4
 """Share of the tokens in Min-K and Min-K++: what OpenUnlearning and MUSE report. The
@@ -184,12 +180,10 @@ def min_k_plus_plus(
 
 
 def gradient_norm(
-    model: GPT2,
+    loss: PerExampleLoss,
     params: Params,
-    data: TokenizedData,
+    batches: Iterable[Batch],
     *,
-    batch_size: int = 8,
-    length: int | None = None,
     drop_last: bool = False,
     end_of_text: int | None = None,
 ) -> np.ndarray:
@@ -199,12 +193,10 @@ def gradient_norm(
     tensors as torch has them: a stacked leaf is one a layer. Not the global norm.
 
     Args:
-      model: The model; dropout is off, whatever its configuration. (OpenUnlearning
+      loss: A task or another per-example loss, without dropout. (OpenUnlearning
         switches it on, so that its scores of such a model are random.)
       params: Its parameters.
-      data: The examples.
-      batch_size: Examples at a time; the result does not depend on it.
-      length: Tokens to pad to; None is the longest example.
+      batches: Batches of one shape, on which the result does not depend.
       drop_last: Leave the end-of-text token out of the loss, as ``answer_tokens``.
       end_of_text: Its id.
 
@@ -215,19 +207,18 @@ def gradient_norm(
       ValueError: There is no example, one has no token with loss, or a norm is NaN.
 
     Cost: a forward and a backward pass; memory of the embedding's gradient for
-    ``batch_size`` examples (GPT-2 124M: 154 MB each).
+    the examples of a batch (GPT-2 124M: 154 MB each).
 
     Source: OpenUnlearning's ``mia_gradnorm`` with p = 2.
     """
-    data = with_labels(data, drop_last=drop_last, end_of_text=end_of_text)
+    labelled = with_labels(batches, drop_last=drop_last, end_of_text=end_of_text)
     norms = Partial(
         mean_tensor_norms,
-        Chosen(model.per_example_loss, None),
+        Chosen(loss, None),
         tree.cast(params, jnp.float32),
     )
-    batches = fixed_batches(data, batch_size=batch_size, length=length)
-    scores = rows_of(norms, batches, batch_size=None)[: len(data.examples)]
-    return checked("gradient_norm", np.asarray(scores, np.float64))
+    scores = example_rows(norms, labelled)
+    return checked("gradient_norm", scores.astype(np.float64))
 
 
 ATTACKS: dict[str, Callable[..., np.ndarray]] = {
@@ -261,22 +252,25 @@ def mean_tensor_norms(chosen: Chosen, params: Params, batch: Batch) -> jax.Array
 
 
 def with_labels(
-    data: TokenizedData, *, drop_last: bool, end_of_text: int | None
-) -> TokenizedData:
-    """Return the data, on demand without the label of each last token."""
+    batches: Iterable[Batch], *, drop_last: bool, end_of_text: int | None
+) -> list[Batch]:
+    """Return the batches, on demand without the label of each last token."""
     check_end(drop_last, end_of_text)
-    if len(data.examples) == 0:
-        raise ValueError("data is empty: there is no example to measure")
-    examples = []
-    for i, example in enumerate(data.examples):
-        labels = np.array(example.labels)
-        places = 1 + np.flatnonzero(labels[1:] != IGNORED_LABEL)
-        if drop_last and len(places) and end_of_text in (None, labels[places[-1]]):
-            labels[places[-1]], places = IGNORED_LABEL, places[:-1]
-        if len(places) == 0:
-            raise ValueError(f"example {i} has no token with loss: leave it out")
-        examples.append(Example(example.input_ids, labels, example.record))
-    return dataclasses.replace(data, examples=tuple(examples))
+    found, number = [], 0
+    for batch in batches:
+        labels = np.array(batch["labels"])
+        for row in np.flatnonzero(real_rows(batch)):
+            places = 1 + np.flatnonzero(labels[row, 1:] != IGNORED_LABEL)
+            last = places[-1] if len(places) else 0
+            if drop_last and last and end_of_text in (None, labels[row, last]):
+                labels[row, last], places = IGNORED_LABEL, places[:-1]
+            if len(places) == 0:
+                raise ValueError(
+                    f"example {number} has no token with loss: leave it out"
+                )
+            number += 1
+        found.append({**batch, "labels": labels})
+    return found
 
 
 def mean_of_lowest(values: Any, k: float) -> float:

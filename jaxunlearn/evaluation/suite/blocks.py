@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxunlearn.data import prompt_and_completion, subset
+from jaxunlearn.data import in_order, prompt_and_completion, subset
 from jaxunlearn.data.text.decoding import token_texts
 from jaxunlearn.evaluation.internals.depth import unlearning_depth
 from jaxunlearn.evaluation.internals.parameters import parameter_distance
@@ -98,16 +98,11 @@ def layers_block(
     records = inputs.sets["forget"]
     if len(records) >= FEWEST_FOR_CKA:
         data = tokens_of(records, inputs.tokenizer, inputs.settings)
+        batches = in_order(data, batch_size=inputs.settings.batch_size)
         for name, other in (("cka_before", original), ("cka_retrained", reference)):
             if other is None:
                 continue
-            values = layer_cka(
-                model.model,
-                model.params,
-                other.params,
-                data,
-                batch_size=inputs.settings.batch_size,
-            )
+            values = layer_cka(model.model, model.params, other.params, batches)
             for layer, value in zip(state_names(model.model), values, strict=True):
                 rows.setdefault(layer, {})[name] = float(value)
     return [{**row, "layer": layer} for layer, row in rows.items()]
@@ -132,16 +127,16 @@ def add_depth(
     if len(data.examples) > DEPTH_EXAMPLES:
         spaced = np.linspace(0, len(data.examples) - 1, DEPTH_EXAMPLES).astype(int)
         data = subset(data, spaced.tolist())
+    batches = in_order(data, batch_size=inputs.settings.batch_size)
     for name, read in (("uds", "patching"), ("logit_lens_depth", "lens")):
         depth = unlearning_depth(
             model.model,
             model.params,
-            data,
+            batches,
             full=original.params,
             retained=reference.params,
             end_id=inputs.tokenizer.eos_token_id,
             read=read,
-            batch_size=inputs.settings.batch_size,
         )
         if depth.score is None:
             scores.missing[name] = (

@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxunlearn.data import (
     TokenizedData,
+    in_order,
     prompt_and_completion,
     tokenize,
 )
@@ -94,18 +95,16 @@ def measure(
     for name, records in sets.items():
         tell(progress, f"{name}: losses of {len(records)} records")
         data = tokens_of(records, tokenizer, settings)
-        statistics = token_statistics(
-            model, params, data, batch_size=settings.batch_size
-        )
+        batches = in_order(data, batch_size=settings.batch_size)
+        statistics = token_statistics(model, params, batches)
         found.statistics[name] = statistics
         found.texts[name] = [prompt_and_completion(r)[1].strip() for r in records]
         if settings.gradient_norms and name in ("forget", HOLDOUT):
             tell(progress, f"{name}: gradient norms")
             found.gradient_norms[name] = signals.gradient_norm(
-                model,
+                model.per_example_loss,
                 params,
-                data,
-                batch_size=settings.batch_size,
+                batches,
                 drop_last=True,
                 end_of_text=tokenizer.eos_token_id,
             )
@@ -128,14 +127,9 @@ def measured_answers(
     """Return the log of a set whose true answers were measured already."""
 
     def losses(variants: Sequence[dict]) -> np.ndarray:
-        return signals.loss(
-            token_statistics(
-                model,
-                params,
-                tokens_of(variants, tokenizer, settings),
-                batch_size=settings.batch_size,
-            )
-        )
+        data = tokens_of(variants, tokenizer, settings)
+        batches = in_order(data, batch_size=settings.batch_size)
+        return signals.loss(token_statistics(model, params, batches))
 
     log: dict[str, Any] = {
         "loss": signals.loss(statistics),

@@ -1,17 +1,18 @@
 """What a model answers: texts from prompts, in batches of one shape."""
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+from jax.tree_util import Partial
 
 from jaxunlearn.data.text.examples import opened, start_ids
 from jaxunlearn.data.text.tokenizer import encode
+from jaxunlearn.gradients.batching import Static, compiled
 from jaxunlearn.models.generation import generate
 from jaxunlearn.models.gpt2 import GPT2
-from jaxunlearn.types import Params
+from jaxunlearn.types import Batch, Params
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -111,7 +112,13 @@ def answer_ids(
     # longest of all; each finds its way back to its place.
     order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
     found = np.empty((len(prompts), max_new_tokens), np.int32)
-    run = compiled_generate(model, max_new_tokens, eos_token_id, temperature)
+    how = Static(
+        (
+            ("max_new_tokens", max_new_tokens),
+            ("eos_token_id", eos_token_id),
+            ("temperature", temperature),
+        )
+    )
     for number, begin in enumerate(range(0, len(order), batch_size)):
         rows = order[begin : begin + batch_size]
         longest = max(len(prompts[i]) for i in rows)
@@ -124,29 +131,24 @@ def answer_ids(
             input_ids[row, : len(prompts[i])] = prompts[i]
             mask[row, : len(prompts[i])] = 1
         part = None if key is None else jax.random.fold_in(key, number)
-        found[rows] = np.asarray(run(params, input_ids, mask, part))[: len(rows)]
+        batch = {"input_ids": input_ids, "attention_mask": mask}
+        ids = compiled(Partial(generated, model, params, how, part), batch)
+        found[rows] = np.asarray(ids)[: len(rows)]
     return found
 
 
-@functools.cache
-def compiled_generate(
-    model: GPT2, max_new_tokens: int, eos_token_id: int | None, temperature: float
-) -> Callable:
-    """Return jitted generation, one a model and length."""
-
-    def run(params, input_ids, mask, key):
-        return generate(
-            model,
-            params,
-            input_ids,
-            mask,
-            max_new_tokens=max_new_tokens,
-            eos_token_id=eos_token_id,
-            temperature=temperature,
-            key=key,
-        )
-
-    return jax.jit(run)
+def generated(
+    model: GPT2, params: Params, how: Static, key: jax.Array | None, batch: Batch
+) -> jax.Array:
+    """Return the continuations of a batch of prompts; ``how`` names the options."""
+    return generate(
+        model,
+        params,
+        batch["input_ids"],
+        batch["attention_mask"],
+        **dict(how.value),
+        key=key,
+    )
 
 
 def prompt_ids(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from jaxunlearn.data import tokenize
+from jaxunlearn.data import in_order, tokenize
 from jaxunlearn.data.text.examples import TruncationWarning
 from jaxunlearn.evaluation.text.answers import answers
 from jaxunlearn.evaluation.text.token_statistics import (
@@ -230,7 +230,7 @@ def object_losses(
             f"{data.truncated} prompts with their objects have more than the model's "
             f"{length} tokens: shorten the prompts"
         )
-    statistics = token_statistics(model, params, data, batch_size=batch_size)
+    statistics = token_statistics(model, params, in_order(data, batch_size=batch_size))
     # Without the end of text: whether the model stops there is not the question.
     objects = [TokenStatistics(*(x[:-1] for x in one)) for one in statistics]
     return mean_losses(objects)

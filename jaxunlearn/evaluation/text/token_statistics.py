@@ -4,18 +4,17 @@ Probability, extraction strength, exact memorisation and the membership scores d
 only in what they do with these numbers, so they are computed once.
 """
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
-from jaxunlearn.data import TokenizedData
+from jaxunlearn.gradients.batching import example_rows
 from jaxunlearn.models.cross_entropy import head_logits
 from jaxunlearn.models.gpt2 import GPT2
-from jaxunlearn.training.losses import fixed_batches
 from jaxunlearn.types import IGNORED_LABEL, Batch, Params
 
 CHUNK_TOKENS = 1024
@@ -44,37 +43,24 @@ class TokenStatistics(NamedTuple):
 def token_statistics(
     model: GPT2,
     params: Params,
-    data: TokenizedData,
-    *,
-    batch_size: int = 32,
-    length: int | None = None,
+    batches: Iterable[Batch],
 ) -> list[TokenStatistics]:
-    """Return the statistics of each example of ``data``, in its order.
+    """Return the statistics of each example of ``batches``, in their order.
 
     Args:
       model: The model.
       params: Its parameters.
-      data: The tokenised examples.
-      batch_size: Examples at a time; changes nothing beyond rounding.
-      length: Tokens to pad to; None is the longest example. Give several data sets the
-        same to compile once for all.
+      batches: Batches of one shape, which changes nothing beyond rounding. Give
+        several data sets the same to compile once for all.
 
     Cost: one forward pass; logits exist for 1,024 tokens at a time.
     """
-    statistics = compiled_statistics(model)
-    found = []
-    for batch in fixed_batches(data, batch_size=batch_size, length=length):
-        columns = [np.asarray(x) for x in statistics(params, batch)]
-        for row, index in enumerate(batch["index"]):
-            if index >= 0:
-                labels = batch["labels"][row, 1:]
-                at = labels != IGNORED_LABEL
-                found.append(
-                    TokenStatistics(
-                        labels[at], *(column[row, at] for column in columns)
-                    )
-                )
-    return found
+    found = example_rows(Partial(batch_statistics, model, params), batches)
+    places = found[0] != IGNORED_LABEL
+    return [
+        TokenStatistics(*(column[row, at] for column in found))
+        for row, at in enumerate(places)
+    ]
 
 
 def mean_losses(statistics: Sequence[TokenStatistics]) -> np.ndarray:
@@ -93,21 +79,16 @@ def mean_losses(statistics: Sequence[TokenStatistics]) -> np.ndarray:
     )
 
 
-@functools.cache
-def compiled_statistics(model: GPT2) -> Callable[[Params, Batch], tuple]:
-    """Return the jitted pass over a batch, one a model, so that it compiles once."""
-    return jax.jit(functools.partial(batch_statistics, model))
-
-
 def batch_statistics(model: GPT2, params: Params, batch: Batch) -> tuple:
-    """Return four arrays [B,T-1] in the order of :class:`TokenStatistics`."""
+    """Return five arrays [B,T-1] in the order of :class:`TokenStatistics`."""
     hidden = model.hidden_states(params, batch)
     embedding = params["wte"]["embedding"]
     size, length, width = hidden.shape
     step = min(max(1, CHUNK_TOKENS // size), length - 1)
     chunks = -(-(length - 1) // step)
     pad = chunks * step - (length - 1)
-    labels = jnp.maximum(jnp.asarray(batch["labels"])[:, 1:], 0)
+    next_labels = jnp.asarray(batch["labels"])[:, 1:]
+    labels = jnp.maximum(next_labels, 0)
     hidden = jnp.pad(hidden[:, :-1], ((0, 0), (0, pad), (0, 0)))
     labels = jnp.pad(labels, ((0, 0), (0, pad)))
 
@@ -121,9 +102,10 @@ def batch_statistics(model: GPT2, params: Params, batch: Batch) -> tuple:
             labels.reshape(size, chunks, step).swapaxes(0, 1),
         ),
     )
-    return tuple(
+    parts = [
         x.swapaxes(0, 1).reshape(size, chunks * step)[:, : length - 1] for x in parts
-    )
+    ]
+    return (next_labels, *parts)
 
 
 def logit_statistics(logits_BTV: jax.Array, labels_BT: jax.Array) -> tuple:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import tree
-from jaxunlearn.data import collate, subset
+from jaxunlearn.data import collate, in_order, subset
 from jaxunlearn.evaluation.attacks import measure_of, probability, soft_prompt
 
 
@@ -24,8 +24,9 @@ def found(model, params, data):
 
 def attack(model, params, data, **options):
     known, held_out = subset(data, range(3)), subset(data, range(3, 7))
-    settings = {"steps": (0, 1, 8), "batch_size": 4, "length": 12}
-    return soft_prompt(model, params, known, held_out, **settings | options)
+    settings = {"batch_size": 4, "length": 12} | options
+    known, held_out = (in_order(part, **settings) for part in (known, held_out))
+    return soft_prompt(model, params, known, held_out, steps=(0, 1, 8))
 
 
 def test_the_attack_is_the_same_on_weights_stored_in_16_bits(model, params, data):
@@ -35,7 +36,7 @@ def test_the_attack_is_the_same_on_weights_stored_in_16_bits(model, params, data
 
 
 def test_no_offset_is_no_attack(model, params, data, found):
-    plain = measure_of(model, subset(data, range(3, 7)), probability)
+    plain = measure_of(model, in_order(subset(data, range(3, 7))), probability)
     np.testing.assert_allclose(found.values[0], plain(params), rtol=1e-5)
     assert found.strengths == (0, 1, 8)
 
@@ -65,15 +66,13 @@ def test_batches_change_nothing(model, params, data, found):
 
 
 def test_it_finds_what_helps_the_examples_it_knows(model, params, data):
-    known = subset(data, range(4))
-    found = soft_prompt(
-        *(model, params, known, known), steps=(0, 8), batch_size=4, length=12
-    )
+    known = in_order(subset(data, range(4)), batch_size=4, length=12)
+    found = soft_prompt(model, params, known, known, steps=(0, 8))
     assert np.log(found.values[1]).mean() > np.log(found.values[0]).mean()
 
 
 def test_bad_input(model, params, data, tokens):
-    text = tokens([{"text": "w1 w2"}])
+    text, data = in_order(tokens([{"text": "w1 w2"}])), in_order(data)
     with pytest.raises(ValueError, match="known: examples .* have no prompt"):
         soft_prompt(model, params, text, data)
     with pytest.raises(ValueError, match="held_out: .* have no prompt"):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jaxunlearn.data import subset
+from jaxunlearn.data import in_order, subset
 from jaxunlearn.evaluation.attacks import (
     auc_values,
     logit_lens,
@@ -14,8 +14,8 @@ from jaxunlearn.evaluation.text.token_statistics import token_statistics
 
 
 def test_the_last_layer_of_the_lens_is_the_model(model, params, data, logits_of):
-    lens = logit_lens(model, params, data, batch_size=4)
-    statistics = token_statistics(model, params, data)
+    lens = logit_lens(model, params, in_order(data, batch_size=4))
+    statistics = token_statistics(model, params, in_order(data))
     expected = [np.exp(s.log_probability.mean()) for s in statistics]
     assert lens.probability.strengths == (0, 1, 2)
     np.testing.assert_allclose(lens.probability.values[-1], expected, rtol=1e-4)
@@ -24,7 +24,7 @@ def test_the_last_layer_of_the_lens_is_the_model(model, params, data, logits_of)
         ranks = [1 + np.sum(logits[t - 1] > logits[t - 1, ids[t]]) for t in places]
         found = lens.reciprocal_rank.values[-1, i]
         assert found == pytest.approx(np.mean(1 / np.array(ranks)), rel=1e-5)
-    one = logit_lens(model, params, subset(data, [4]), length=20)
+    one = logit_lens(model, params, in_order(subset(data, [4]), length=20))
     np.testing.assert_allclose(
         one.probability.values[:, 0], lens.probability.values[:, 4], rtol=1e-4
     )
@@ -33,7 +33,7 @@ def test_the_last_layer_of_the_lens_is_the_model(model, params, data, logits_of)
 def test_the_plain_sum_of_pointing_features_is_the_true_logit(
     model, params, data, logits_of
 ):
-    features = pointing_features(model, params, data, batch_size=4)
+    features = pointing_features(model, params, in_order(data, batch_size=4))
     assert features.shape == (3, 7, 16)
     for i, (example, logits) in enumerate(zip(data.examples, logits_of, strict=True)):
         ids, places = example.input_ids, np.flatnonzero(example.labels >= 0)
@@ -44,13 +44,15 @@ def test_the_plain_sum_of_pointing_features_is_the_true_logit(
 def test_the_probe_judges_the_other_half(model, params, data, tokens):
     records = [{"question": f"of w{i}", "answer": f"w{i}"} for i in range(40, 46)]
     holdout = tokens(records)
-    found = membership_probe(model, params, data, holdout, seed=1)
+    sets = [in_order(x) for x in (data, holdout)]
+    found = membership_probe(model, params, *sets, seed=1)
     assert found.strengths == (0, 1, 2)
     assert found.values.shape == (3, 4 + 3)
-    again = membership_probe(*(model, params, data, holdout), seed=1, batch_size=3)
+    smaller = [in_order(x, batch_size=3) for x in (data, holdout)]
+    again = membership_probe(model, params, *smaller, seed=1)
     np.testing.assert_allclose(again.values, found.values, rtol=1e-6)
     with pytest.raises(ValueError, match="3 examples"):
-        membership_probe(model, params, data, subset(holdout, range(3)))
+        membership_probe(model, params, sets[0], in_order(subset(holdout, range(3))))
 
 
 def test_a_probe_finds_a_direction_and_ignores_scale_and_dead_features():

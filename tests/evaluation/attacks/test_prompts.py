@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jaxunlearn.data import Example, TokenizedData
+from jaxunlearn.data import Example, TokenizedData, in_order
 from jaxunlearn.evaluation.attacks import (
     best_prompt,
     in_context,
@@ -31,8 +31,8 @@ def test_the_same_tokens_count_with_and_without_a_prefix(
     for ours, theirs in zip(longer.examples, by_hand.examples, strict=True):
         np.testing.assert_array_equal(ours.input_ids, theirs.input_ids)
         np.testing.assert_array_equal(ours.labels, theirs.labels)
-    plain = token_statistics(model, params, data, length=24)
-    found = token_statistics(model, params, longer, length=24)
+    plain = token_statistics(model, params, in_order(data, length=24))
+    found = token_statistics(model, params, in_order(longer, length=24))
     for a, b in zip(plain, found, strict=True):
         np.testing.assert_array_equal(a.token, b.token)
         assert not np.allclose(a.log_probability, b.log_probability)
@@ -138,7 +138,9 @@ def test_the_same_context_on_both_sides_gains_nothing(
         *(data, records, texts, tokenizer),
         **{"count": 1, "max_length": 48, "texts": texts},
     )
-    plain, *both = (measure_of(model, d, probability, length=24) for d in (data, *pair))
+    plain, *both = (
+        measure_of(model, in_order(d, length=24), probability) for d in (data, *pair)
+    )
     found = in_context(params, plain, [tuple(both)], [1])
     assert found.strengths == (0, 1)
     np.testing.assert_array_equal(found.values[0], plain(params))

@@ -4,7 +4,7 @@ import optax
 import pytest
 
 from jaxunlearn import tree
-from jaxunlearn.data import collate, epoch_order
+from jaxunlearn.data import collate, epoch_order, in_order
 from jaxunlearn.evaluation.attacks import halves, measure_of, probability, relearning
 from jaxunlearn.evaluation.attacks.relearning import without_dropout
 
@@ -41,7 +41,7 @@ def run(model, params, data, measures, **options):
 
 
 def test_it_is_plain_adamw_measured_on_the_way(model, params, data, slow):
-    measure = measure_of(model, data, probability)
+    measure = measure_of(model, in_order(data), probability)
     steps = []
     found, norms = run(
         *(model, params, data),
@@ -62,7 +62,7 @@ def test_it_is_plain_adamw_measured_on_the_way(model, params, data, slow):
 
 def test_parameters_are_left_alone_and_the_order_is_the_seeds(model, params, data):
     before = jax.tree.map(np.array, params)
-    measure = measure_of(model, data, probability)
+    measure = measure_of(model, in_order(data), probability)
     a, b = (run(model, params, data, [measure], steps=(0, 1), seed=s) for s in (3, 4))
     jax.tree.map(np.testing.assert_array_equal, before, params)
     np.testing.assert_array_equal(a[0].values[0], b[0].values[0])
@@ -74,7 +74,7 @@ def test_the_attack_is_as_strong_on_weights_stored_in_16_bits(
     model, params, data, dtype
 ):
     """A step of 1e-4 beside a weight of 0.1 is lost in bfloat16."""
-    measure = measure_of(model, data, probability)
+    measure = measure_of(model, in_order(data), probability)
     low = tree.cast(params, dtype)
     found = [
         run(model, p, data, [measure], steps=(0, 1, 8), learning_rate=1e-4)[0].values

@@ -3,9 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxunlearn.data import in_order
 from jaxunlearn.data.text.examples import Example, TokenizedData
 from jaxunlearn.evaluation.internals.depth import (
-    counted_data,
+    counted_batches,
     depth_score,
     layer_gaps,
     unlearning_depth,
@@ -62,11 +63,10 @@ def gaps(model, models, data):
             layer_gaps(
                 model,
                 source,
-                data,
+                in_order(data, batch_size=2),
                 full=models[0],
                 end_id=END,
                 read=read,
-                batch_size=2,
             )
             for source in models
         ]
@@ -149,20 +149,19 @@ def test_nothing_depends_on_padding_or_batch_size(model, models, data, gaps, rea
     found = layer_gaps(
         model,
         models[2],
-        fewer,
+        in_order(fewer, batch_size=3),
         full=models[0],
         end_id=END,
         read=read,
-        batch_size=3,
     )
     np.testing.assert_allclose(found, gaps[read][2][:2], atol=2e-5)
 
 
 def test_the_score_is_made_of_the_gaps(model, models, data, gaps):
     full, retained, unlearned = models
-    options = dict(end_id=END, batch_size=2)
+    batches = in_order(data, batch_size=2)
     found = unlearning_depth(
-        model, unlearned, data, full=full, retained=retained, **options
+        model, unlearned, batches, full=full, retained=retained, end_id=END
     )
     np.testing.assert_array_equal(found.gap, gaps["patching"][2])
     np.testing.assert_array_equal(found.gap_retained, gaps["patching"][1])
@@ -190,26 +189,32 @@ def test_a_closed_form():
 
 
 def test_tokens_that_count(model, models, data):
-    chosen = counted_data(data, END, None)
-    for i, (before, after) in enumerate(
-        zip(data.examples, chosen.examples, strict=True)
-    ):
+    batches = in_order(data, batch_size=3)
+    labels = [row for x in counted_batches(batches, END, None) for row in x["labels"]]
+    assert len(labels) == 6
+    assert (labels[5] == IGNORED_LABEL).all()  # of padding
+    for i, (before, after) in enumerate(zip(data.examples, labels, strict=False)):
         expected = before.labels.copy()
         if i != 1:
             expected[-1] = IGNORED_LABEL
-        np.testing.assert_array_equal(after.labels, expected)
+        np.testing.assert_array_equal(after[: len(expected)], expected)
+        assert (after[len(expected) :] == IGNORED_LABEL).all()
     # One counted token alone: the gap is that token's, even of the prompt.
     masks = [np.zeros(len(one.input_ids), bool) for one in data.examples]
     for mask in masks:
         mask[1] = True
-    one = layer_gaps(model, models[1], data, full=models[0], counted=masks, read="lens")
+    one = layer_gaps(
+        model, models[1], batches, full=models[0], counted=masks, read="lens"
+    )
     for mask in masks:
         mask[1], mask[2] = False, True
-    two = layer_gaps(model, models[1], data, full=models[0], counted=masks, read="lens")
+    two = layer_gaps(
+        model, models[1], batches, full=models[0], counted=masks, read="lens"
+    )
     for mask in masks:
         mask[1] = True
     both = layer_gaps(
-        model, models[1], data, full=models[0], counted=masks, read="lens"
+        model, models[1], batches, full=models[0], counted=masks, read="lens"
     )
     np.testing.assert_allclose(both, (one + two) / 2, atol=2e-5)
     assert np.abs(one - two).max() > 0.01
@@ -217,7 +222,7 @@ def test_tokens_that_count(model, models, data):
 
 def test_misuse(model, models, data):
     def run(data=data, **options):
-        layer_gaps(model, models[1], data, full=models[0], **options)
+        layer_gaps(model, models[1], in_order(data), full=models[0], **options)
 
     masks = [np.ones(len(one.input_ids), bool) for one in data.examples]
     short = [*masks[:3], masks[3][1:], masks[4]]
@@ -240,7 +245,7 @@ def test_misuse(model, models, data):
         with pytest.raises(ValueError, match=message):
             run(**options)
     with pytest.raises(TypeError, match="retained"):
-        unlearning_depth(model, models[1], data, full=models[0])
+        unlearning_depth(model, models[1], in_order(data), full=models[0])
     for arguments, options, message in [
         (([[1.0]], [[1.0, 2.0]]), {}, "of one shape"),
         ((np.zeros((0, 2)), np.zeros((0, 2))), {}, "not empty"),

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxunlearn.data import in_order
 from jaxunlearn.data.text.examples import Example, TokenizedData
 from jaxunlearn.evaluation.internals.representations import (
     example_features,
@@ -120,7 +121,7 @@ def test_features_are_those_of_each_example_alone(model, params, data, position)
     found = np.stack(
         [
             example_features(
-                model, params, data, layer=i, position=position, batch_size=4
+                model, params, in_order(data, batch_size=4), layer=i, position=position
             )
             for i in range(3)
         ]
@@ -133,15 +134,15 @@ def test_features_are_those_of_each_example_alone(model, params, data, position)
     assert found.dtype == np.float32
     padded = dataclasses.replace(data, pad_id=3)
     other = example_features(
-        model, params, padded, layer=2, position=position, batch_size=7
+        model, params, in_order(padded, batch_size=7), layer=2, position=position
     )
     np.testing.assert_allclose(other, found[2], rtol=2e-5, atol=2e-5)
 
 
 def test_layers_are_compared_one_by_one(model, params, data):
-    options = dict(batch_size=4)
+    batches = in_order(data, batch_size=4)
     np.testing.assert_allclose(
-        layer_cka(model, params, params, data, **options), np.ones(3), atol=1e-5
+        layer_cka(model, params, params, batches), np.ones(3), atol=1e-5
     )
     # Only the second block differs: the layers before it are still the same.
     blocks = jax.tree.map(
@@ -151,34 +152,34 @@ def test_layers_are_compared_one_by_one(model, params, data):
         params["h"],
     )
     changed = {**params, "h": blocks}
-    found = layer_cka(model, params, changed, data, **options)
+    found = layer_cka(model, params, changed, batches)
     assert found.shape == (3,)
     assert found.dtype == np.float64
     np.testing.assert_allclose(found[:2], 1, atol=1e-5)
     assert found[2] < 0.9
     by_hand = linear_cka(
         *(
-            example_features(model, p, data, layer=2, position="mean", **options)
+            example_features(model, p, batches, layer=2, position="mean")
             for p in (params, changed)
         ),
         unbiased=True,
     )
     assert found[2] == pytest.approx(float(by_hand), abs=1e-6)
-    biased = layer_cka(model, params, changed, data, unbiased=False, **options)
+    biased = layer_cka(model, params, changed, batches, unbiased=False)
     assert biased[2] > found[2]
 
 
 def test_misuse(model, params, data):
-    options = dict(batch_size=4)
+    batches = in_order(data, batch_size=4)
     with pytest.raises(ValueError, match="layer=3: 0 .* to 2"):
-        example_features(model, params, data, layer=3, **options)
+        example_features(model, params, batches, layer=3)
     with pytest.raises(ValueError, match="position='first': one of last, mean"):
-        example_features(model, params, data, layer=1, position="first", **options)
+        example_features(model, params, batches, layer=1, position="first")
     with pytest.raises(ValueError, match="data is empty"):
-        layer_cka(model, params, params, TokenizedData((), 0, 0), **options)
+        layer_cka(model, params, params, in_order(TokenizedData((), 0, 0)))
     few = TokenizedData(data.examples[:3], 0, 0)
     with pytest.raises(ValueError, match="3 examples: .* needs 4 or more"):
-        layer_cka(model, params, params, few, **options)
+        layer_cka(model, params, params, in_order(few))
     with pytest.raises(ValueError, match=r"shapes \(9, 4\) and \(8, 4\)"):
         linear_cka(jnp.ones((9, 4)), jnp.ones((8, 4)))
     with pytest.raises(ValueError, match="1 examples: .* needs 2 or more"):

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxunlearn.data import TokenizedData, prompt_and_completion, tokenize
+from jaxunlearn.data import TokenizedData, in_order, prompt_and_completion, tokenize
 from jaxunlearn.evaluation.membership import signals as membership
 from jaxunlearn.evaluation.membership.signals import ATTACKS, gradient_norm
 from jaxunlearn.evaluation.text.token_statistics import (
@@ -34,7 +34,7 @@ def other(small):
 
 
 def statistics_of(small, params, data, **options):
-    return token_statistics(small.model, params, data, **options)
+    return token_statistics(small.model, params, in_order(data, **options))
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,9 @@ def test_gradient_norm_is_the_mean_over_torchs_tensors(small, data, one_by_one):
         (0, {"batch_size": 7}),
     ):
         padded = dataclasses.replace(data, pad_id=pad_id)
-        found = gradient_norm(small.model, small.params, padded, **options)
+        found = gradient_norm(
+            small.model.per_example_loss, small.params, in_order(padded, **options)
+        )
         np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
@@ -183,11 +185,9 @@ def test_gradient_norm_leaves_the_end_of_text_out(small, data, one_by_one):
     pair = TokenizedData((example, example._replace(labels=labels)), 0, 0)
     for options in ({}, {"drop_last": True, "end_of_text": end}):
         found = gradient_norm(
-            small.model,
+            small.model.per_example_loss,
             small.params,
-            pair,
-            batch_size=7,
-            length=data.length,
+            in_order(pair, batch_size=7, length=data.length),
             **options,
         )
         np.testing.assert_allclose(found[1], expected, rtol=1e-4)
@@ -231,7 +231,9 @@ def test_bad_input_is_refused(small, data, texts, statistics):
 def test_bad_data_for_gradient_norms_are_refused(small, data):
     def run(examples, **options):
         part = TokenizedData(tuple(examples), 0, 0)
-        gradient_norm(small.model, small.params, part, **options)
+        gradient_norm(
+            small.model.per_example_loss, small.params, in_order(part), **options
+        )
 
     with pytest.raises(ValueError, match="data is empty"):
         run([])

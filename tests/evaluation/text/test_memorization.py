@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxunlearn.data import Example, TokenizedData, tokenize
+from jaxunlearn.data import Example, TokenizedData, in_order, tokenize
 from jaxunlearn.data.text.examples import TruncationWarning
 from jaxunlearn.evaluation.text.memorization import (
     answer_tokens,
@@ -91,7 +91,9 @@ def test_the_end_of_a_real_example_that_was_cut_stays(small):
         data = tokenize(small.records[:3], small.tokenizer, max_length=26)
     end = small.tokenizer.eos_token_id
     assert {int(e.input_ids[-1] == end) for e in data.examples} == {0, 1}
-    statistics = token_statistics(small.model, small.params, data, batch_size=3)
+    statistics = token_statistics(
+        small.model, small.params, in_order(data, batch_size=3)
+    )
     kept = answer_tokens(statistics, drop_last=True, end_of_text=end)
     for before, after, example in zip(statistics, kept, data.examples, strict=True):
         lost = example.input_ids[-1] == end
@@ -105,7 +107,7 @@ def test_strength_under_teacher_forcing_is_that_of_free_continuation(small, gree
     ids = np.array(prompt + start + greedy(prompt + start, 5), np.int32)
     labels = np.where(np.arange(len(ids)) < 6, -100, ids)
     data = TokenizedData((Example(ids, labels, 0),), 0, 0)
-    statistics = token_statistics(small.model, small.params, data)
+    statistics = token_statistics(small.model, small.params, in_order(data))
     needed = min(
         k for k in range(10) if greedy(ids[: 6 + k], 9 - k) == ids[6 + k :].tolist()
     )
@@ -165,7 +167,7 @@ def test_recited_text_has_likelihood_1(small, greedy):
 
 def test_perplexity_weighs_tokens_not_examples(small):
     data = tokenize(small.records, small.tokenizer, max_length=64)
-    statistics = token_statistics(small.model, small.params, data)
+    statistics = token_statistics(small.model, small.params, in_order(data))
     sizes = [len(one.token) for one in statistics]
     assert len(set(sizes)) > 1
     expected = np.exp(np.average(mean_losses(statistics), weights=sizes))

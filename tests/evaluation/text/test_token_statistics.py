@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxunlearn.data import tokenize
+from jaxunlearn.data import in_order, tokenize
 from jaxunlearn.evaluation.text import token_statistics as module
 from jaxunlearn.evaluation.text.token_statistics import (
     TokenStatistics,
@@ -14,6 +14,7 @@ from jaxunlearn.evaluation.text.token_statistics import (
     mean_losses,
     token_statistics,
 )
+from jaxunlearn.gradients.batching import compiled
 from jaxunlearn.training import example_losses
 
 EPS = np.finfo(np.float32).eps
@@ -26,7 +27,9 @@ def data(small):
 
 @pytest.fixture(scope="module")
 def found(small, data):
-    return token_statistics(small.model, small.params, data, batch_size=4, length=40)
+    return token_statistics(
+        small.model, small.params, in_order(data, batch_size=4, length=40)
+    )
 
 
 def test_statistics_equal_those_of_one_example_alone_in_float64(small, data, found):
@@ -63,22 +66,24 @@ def test_nothing_depends_on_batch_size_padding_or_chunks(
 ):
     for batch_size, length, chunk in ((2, 48, 1024), (7, None, 1024), (4, 40, 12)):
         monkeypatch.setattr(module, "CHUNK_TOKENS", chunk)
-        module.compiled_statistics.cache_clear()
+        compiled.clear_cache()
         again = token_statistics(
             small.model,
             small.params,
-            dataclasses.replace(data, pad_id=3),
-            batch_size=batch_size,
-            length=length,
+            in_order(
+                dataclasses.replace(data, pad_id=3),
+                batch_size=batch_size,
+                length=length,
+            ),
         )
         for one, other in zip(found, again, strict=True):
             for a, b in zip(one, other, strict=True):
                 np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
-    module.compiled_statistics.cache_clear()
+    compiled.clear_cache()
 
 
 def test_mean_losses_are_the_losses_of_training(small, data, found):
-    losses = example_losses(small.model, small.params, data)
+    losses = example_losses(small.model.per_example_loss, small.params, in_order(data))
     np.testing.assert_allclose(mean_losses(found), losses, rtol=16 * EPS)
 
 
