@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxunlearn.data.batching import batches, collate, epoch_order, step_indices
+from jaxunlearn.data.batching import (
+    batches,
+    collate,
+    epoch_order,
+    in_order,
+    step_indices,
+)
 from jaxunlearn.data.formats import read_records
 from jaxunlearn.data.records import record_text
 from jaxunlearn.data.text.examples import (
@@ -199,6 +205,31 @@ def test_padding_token_falls_back_on_the_end_of_text(tokenizer, data):
     assert without_padding.pad_token_id is None
     found = batches(RECORDS, without_padding, batch_size=4, max_length=100)
     assert found.data.pad_id == tokenizer.eos_token_id
+
+
+@given(st.integers(1, 14), st.sampled_from([None, 40]), st.sampled_from([1, 8]))
+@settings(deadline=None)
+def test_in_order_every_example_stands_once_in_its_place(
+    data, batch_size, length, multiple_of
+):
+    found = in_order(
+        data, batch_size=batch_size, length=length, multiple_of=multiple_of
+    )
+    longest = data.length if length is None else length
+    assert found.length == -(-longest // multiple_of) * multiple_of
+    for batch in found:
+        check_batch(batch, data, batch_size=batch_size, length=found.length)
+    index = np.concatenate([batch["index"] for batch in found])
+    assert index[: len(RECORDS)].tolist() == list(range(len(RECORDS)))
+    assert (index[len(RECORDS) :] == -1).all()
+    assert len(index) == len(found) * batch_size
+
+
+def test_batches_of_nothing_are_refused(data):
+    with pytest.raises(ValueError, match="data is empty"):
+        in_order(TokenizedData((), 0, 0))
+    with pytest.raises(ValueError, match="batch_size must be"):
+        in_order(data, batch_size=0)
 
 
 def test_collate_misuse():

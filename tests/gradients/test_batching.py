@@ -1,9 +1,12 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.tree_util import Partial
 
-from jaxunlearn.gradients.batching import weighted_mean
+from jaxunlearn.gradients.batching import Static, example_rows, weighted_mean
 
 SIZE = 7
 
@@ -72,3 +75,67 @@ def test_it_traces_under_jit(batch):
     np.testing.assert_allclose(
         compute(batch), weighted_mean(weighted_sum, batch, batch_size=None)["x"], 1e-6
     )
+
+
+TRACED = []
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A model with a setting."""
+
+    power: int
+
+
+def powers(network, params, shift, batch):
+    TRACED.append(network)
+    x = (params * batch["x"][:, 0] ** network.power) + shift.value
+    return {"rows": x, "layers": jnp.stack([x, 2 * x, 3 * x])}
+
+
+def cut(batch, size):
+    """Batches of one shape; the last is filled up with padding of index -1."""
+    count = len(batch["x"])
+    for begin in range(0, count, size):
+        part = {name: x[begin : begin + size] for name, x in batch.items()}
+        rest = size - len(part["x"])
+        index = np.arange(begin, begin + size)
+        yield {
+            "x": np.pad(part["x"], ((0, rest), (0, 0)), constant_values=np.nan),
+            "index": np.where(index < count, index, -1),
+        }
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 10])
+def test_rows_are_those_of_the_examples_and_of_no_padding(batch, size):
+    function = Partial(powers, Network(2), 0.5, Static(1.0))
+    found = example_rows(function, list(cut(batch, size)))["rows"]
+    assert isinstance(found, np.ndarray)
+    np.testing.assert_allclose(found, 0.5 * batch["x"][:, 0] ** 2 + 1, rtol=1e-6)
+    layers = example_rows(
+        lambda part: powers(Network(2), 0.5, Static(1.0), part)["layers"],
+        cut(batch, size),
+        axis=1,
+    )
+    np.testing.assert_array_equal(layers, np.stack([found, 2 * found, 3 * found]))
+
+
+def test_a_second_call_compiles_nothing_and_other_settings_do(batch):
+    def rows(power, params, shift):
+        function = Partial(powers, Network(power), params, Static(shift))
+        return example_rows(function, cut(batch, 3))["rows"]
+
+    rows(3, 1.0, 2.0)
+    TRACED.clear()
+    first, second = rows(3, 1.0, 2.0), rows(3, 2.0, 2.0)
+    assert TRACED == []  # neither an equal network nor other parameters
+    np.testing.assert_allclose(second - 2, 2 * (first - 2), rtol=1e-5)
+    rows(3, 1.0, 4.0)
+    rows(1, 1.0, 2.0)
+    assert TRACED == [Network(3), Network(1)]
+
+
+def test_no_batch_is_refused():
+    with pytest.raises(ValueError, match="batches is empty"):
+        example_rows(lambda batch: batch["x"], [])
