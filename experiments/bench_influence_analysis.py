@@ -20,6 +20,7 @@ from jaxunlearn.gradients.projections.projection import Projection
 from jaxunlearn.gradients.projections.rows import projected_gradients
 from jaxunlearn.models import GPT2, GPT2Config
 from jaxunlearn.models.checkpoints.huggingface import parameter_shapes
+from jaxunlearn.models.tying import token_rows, with_token_rows
 from jaxunlearn.types import Batch, Params
 
 LENGTH, SIZE, QUERIES = 512, 8, 4
@@ -35,13 +36,10 @@ def programs(model: GPT2) -> dict[str, tuple[Callable, int]]:
         return jax.value_and_grad(lambda p: loss(p, batch).sum())(params)
 
     def floor(params, batch, vector):
-        shape = (*batch["input_ids"].shape, model.config.n_embd)
-        offset = jnp.zeros(shape, model.config.dtype or jnp.float32)
+        def total(rows):
+            return model.token_losses(*with_token_rows(params, batch, rows)).sum()
 
-        def total(offset):
-            return model.token_losses(params, batch, embedding_offset=offset).sum()
-
-        return jax.value_and_grad(total)(offset)
+        return jax.value_and_grad(total)(token_rows(params, batch))
 
     def products(layers):
         return lambda params, batch, vector: gradients.products_with(

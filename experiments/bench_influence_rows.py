@@ -7,7 +7,6 @@ work once and returns what it found.
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from bench_influence_fixture import (
     BATCH,
@@ -22,6 +21,7 @@ from bench_influence_index import index_build, index_query
 
 from jaxunlearn import gradients
 from jaxunlearn.gradients.kronecker.query_scores import ekfac_scores
+from jaxunlearn.models.tying import token_rows, with_token_rows
 from jaxunlearn.types import Params
 
 
@@ -48,16 +48,15 @@ def training_step(fixture: Fixture) -> Callable[[], Found]:
 def floor(fixture: Fixture) -> Callable[[], Found]:
     """Forward and a backward pass of activations only over all 80 sequences."""
 
-    def back(params, offset, batch):
-        def total(offset):
-            losses = fixture.model.token_losses(params, batch, embedding_offset=offset)
-            return losses.sum()
+    def back(params, batch):
+        def total(rows):
+            own = with_token_rows(params, batch, rows)
+            return fixture.model.token_losses(*own).sum()
 
-        return jax.value_and_grad(total)(offset)
+        return jax.value_and_grad(total)(token_rows(params, batch))
 
     every = batches_of(fixture.train, fixture.query)
-    offset = jnp.zeros((BATCH, fixture.train.shape[1], fixture.model.config.n_embd))
-    return each_batch(jax.jit(back), every, fixture.params, offset)
+    return each_batch(jax.jit(back), every, fixture.params)
 
 
 def direction(fixture: Fixture) -> Callable[[], Found]:

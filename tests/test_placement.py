@@ -16,7 +16,8 @@ import jax, numpy as np
 from jaxunlearn import tree
 from jaxunlearn.data import Example, TokenizedData
 from jaxunlearn.models.gpt2 import GPT2, GPT2Config
-from jaxunlearn.training import Recipe, combine, replayed_gradient, train
+from jaxunlearn.models.tying import tie
+from jaxunlearn.training import Recipe, replayed_gradient, train
 
 rng = np.random.default_rng(0)
 examples = []
@@ -33,7 +34,7 @@ trained = train(model, start, data, recipe).params
 spread = len(trained["wte"]["embedding"].sharding.device_set)
 gradient, _ = replayed_gradient(model, recipe, data, start, [1, 5, 12])
 flat = lambda t: np.concatenate([np.ravel(x) for _, x in tree.named_leaves(t)])
-flats = {"trained": flat(trained), "gradient": flat(combine(gradient))}
+flats = {"trained": flat(trained), "gradient": flat(tie(gradient))}
 np.savez(sys.argv[1], spread=spread, **flats)
 """
 

@@ -48,13 +48,13 @@ def params():
 def losses(params, rows):
     """Losses with dropout of some of the examples."""
     part = {name: array[rows] for name, array in batch().items()}
-    key = step_key(Recipe(seed=3), MODEL.config, 7)
+    key = step_key(Recipe(seed=3), MODEL, 7)
     return np.asarray(jax.jit(MODEL.per_example_loss)(params, part, key=key))
 
 
 def gradient(params, size):
     recipe = Recipe(batch_size=4, microbatch_size=size, seed=3)
-    key = step_key(recipe, MODEL.config, 7)
+    key = step_key(recipe, MODEL, 7)
     parts = jax.jit(batch_gradient, static_argnums=(0, 1))
     return parts(MODEL, recipe, params, batch(), key)[1]
 

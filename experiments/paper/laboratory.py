@@ -33,6 +33,7 @@ from jaxunlearn.data import (
 from jaxunlearn.data.synthetic.world import people, question_answers
 from jaxunlearn.files import write_whole
 from jaxunlearn.models import GPT2, GPT2Config
+from jaxunlearn.models.tying import untie
 from jaxunlearn.training import Recipe
 from jaxunlearn.training.recipe import (
     TrainingState,
@@ -164,8 +165,8 @@ class Lab(NamedTuple):
       trained: Parameters after it.
       checkpoints: Parameters at the start and after each epoch, [E+1, seeds, ...].
       recorded: Sum over the examples to forget of their gradients, before their step,
-        in each epoch, [E, seeds, ...]. A tree like the parameters plus ``head``: that
-        is the output part of the tied embedding's gradient, ``wte`` the input part.
+        in each epoch, [E, seeds, ...]. A tree like the parameters, untied:
+        ``lm_head`` is the output part of the embedding's gradient, ``wte`` the input.
       applied: The same with the weights ``learning_rate / batch size`` of plain SGD.
       retrained: Parameters of the run on the kept examples alone.
       orders: int32[seeds, steps, B], the fine-tuning's examples.
@@ -462,17 +463,14 @@ def recorded_run(model, recipe, data, start, order, slots):
     transform = optimizer(recipe, total)
     rate = learning_rate_of(recipe, total)
 
-    def total_loss(parts, batch):
-        params, head = parts
-        losses = model.per_example_loss(params, batch, head=head)
+    def total_loss(params, batch):
+        losses = model.per_example_loss(params, batch)
         return jnp.sum(jnp.where(batch["weight"] > 0, losses, 0.0))
 
     def step(carry, at):
         state, unit, sgd = carry
         rows, slots = at
-        tied = (state.params, state.params["wte"]["embedding"])
-        gradient, head = jax.grad(total_loss)(tied, take_batch(data, slots))
-        gradient = {**gradient, "head": head}
+        gradient = jax.grad(total_loss)(untie(state.params), take_batch(data, slots))
         unit = tree.add_scaled(unit, 1.0, gradient)
         share = rate(state.step) / jnp.sum(rows >= 0)
         sgd = tree.add_scaled(sgd, share, gradient)
@@ -480,7 +478,7 @@ def recorded_run(model, recipe, data, start, order, slots):
         return (state, unit, sgd), None
 
     def epoch(state, at):
-        zeros = tree.zeros_like({**start, "head": start["wte"]["embedding"]})
+        zeros = tree.zeros_like(untie(start))
         (state, unit, sgd), _ = jax.lax.scan(step, (state, zeros, zeros), at)
         return state, (state.params, unit, sgd)
 

@@ -16,8 +16,10 @@ import numpy as np
 from experiments.paper.laboratory import Lab
 from jaxunlearn import tree
 from jaxunlearn.evaluation.membership.separation import auc
+from jaxunlearn.models.tying import tie, untie
 from jaxunlearn.training.weighted import take_batch
 from jaxunlearn.types import Batch, Params
+from jaxunlearn.unlearning.edits.recorded import PARTS
 
 DOUBLINGS, HALVINGS = 30, 14
 SMALLEST_STEP = 1e-5  # relative to the changed parameters
@@ -63,16 +65,9 @@ def direction(
         list(range(lab.recipe.epochs)) if epochs is None else [e - 1 for e in epochs]
     )
     total = jax.tree.map(lambda x: np.asarray(x)[chosen].sum(axis=0), recorded)
-    head = total.pop("head")
-    looked_up = total["wte"]["embedding"]
-    total["wte"] = {
-        "embedding": {
-            "tied": looked_up + head,
-            "input": looked_up,
-            "output": head,
-        }[part]
-    }
-    return restricted(lab, total, layers)
+    used = tree.select(untie(lab.start), PARTS[part])
+    total = jax.tree.map(lambda x, m: np.where(m, x, 0), total, used)
+    return restricted(lab, tie(total), layers)
 
 
 def restricted(lab: Lab, stacked: Params, layers: str) -> Params:

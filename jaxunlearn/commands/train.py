@@ -1,6 +1,5 @@
 """``jaxunlearn train``: train a GPT-2 so that examples can be taken out again."""
 
-import dataclasses
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -225,8 +224,7 @@ def starting_point(
     check_tokenizer(words, network.config.vocab_size)
     network = GPT2(with_tokens(network.config, words))
     if dropout is not None:
-        rates = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), dropout)
-        network = GPT2(dataclasses.replace(network.config, **rates))
+        network = network.with_dropout(dropout)
     return network, params, words
 
 
@@ -300,10 +298,11 @@ def recording_note(run: "Run") -> str:
 
 def wider_than_stored(recipe: "Recipe", params) -> str | None:
     """Return what training a 16-bit checkpoint holds in memory; None for float32."""
+    from jaxunlearn.models.tying import token_table
     from jaxunlearn.training.recipe import training_bytes
     from jaxunlearn.tree import bytes_of
 
-    stored = params["wte"]["embedding"].dtype
+    stored = token_table(params).dtype
     held = {k: f"{x / 1e6:.1f} MB" for k, x in training_bytes(recipe, params).items()}
     if stored.itemsize >= 4:
         return None

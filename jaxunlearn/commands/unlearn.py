@@ -125,7 +125,9 @@ def carry_out(removal: Removal, options: Options, out: Path) -> int:
 
 def check_part(options: Options, mask: Any, layers: str) -> None:
     """Refuse a part of the embedding where the embedding is not to change."""
-    if options.part is not None and not bool(mask["wte"]["embedding"].any()):
+    from jaxunlearn.models.tying import token_table
+
+    if options.part is not None and not bool(token_table(mask).any()):
         raise ValueError(
             f"part={options.part} has no effect with layers={layers}, which leave the "
             f"embedding as it is: leave it out, or choose layers with wte"

@@ -13,6 +13,6 @@ from .generation import (
 from .gpt2 import (
     GPT2 as GPT2,
 )
-from .gpt2 import (
+from .gpt2_config import (
     GPT2Config as GPT2Config,
 )

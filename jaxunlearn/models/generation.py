@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxunlearn.models.cross_entropy import head_logits
-from jaxunlearn.models.gpt2 import GPT2
+from jaxunlearn.models.decoder import Decoder, decode, empty_cache
 from jaxunlearn.randomness import pinned
 from jaxunlearn.types import Params
 
 
 @pinned
 def generate(
-    model: GPT2,
+    model: Decoder,
     params: Params,
     input_ids: Any,
     attention_mask: Any,
@@ -46,10 +46,10 @@ def generate(
     input_ids, attention_mask = jnp.asarray(input_ids), jnp.asarray(attention_mask)
     size, length = input_ids.shape
     slots = length + max_new_tokens
-    if slots > model.config.n_positions:
+    if slots > model.positions:
         raise ValueError(
             f"{length} prompt tokens and max_new_tokens={max_new_tokens} exceed "
-            f"n_positions={model.config.n_positions}"
+            f"n_positions={model.positions}"
         )
     if temperature < 0:
         raise ValueError(f"temperature={temperature}: must be 0 (greedy) or above")
@@ -57,12 +57,12 @@ def generate(
         raise ValueError(f"temperature={temperature} draws tokens: pass key=")
     if key is None:
         key = jax.random.key(0)  # never used: greedy
-    embedding = params["wte"]["embedding"]
-    cache = model.empty_cache(params, size, slots)
+    head = model.head(params)
+    cache = empty_cache(model, params, size, slots)
     # A row's padding stands after its prompt; the first new tokens overwrite it, and
     # no token looks beyond its own slot, so what stood there is never seen.
     positions = jnp.broadcast_to(jnp.arange(length), (size, length))
-    hidden, cache = model.decode(params, input_ids, positions, cache)
+    hidden, cache = decode(model, params, input_ids, positions, cache)
     lengths = attention_mask.sum(axis=-1).astype(jnp.int32)
     last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)
 
@@ -73,11 +73,11 @@ def generate(
 
     def step(carry, key):
         hidden, cache, slot, done = carry
-        token = choose(head_logits(hidden, embedding)[:, 0], key).astype(jnp.int32)
+        token = choose(head_logits(hidden, head)[:, 0], key).astype(jnp.int32)
         if eos_token_id is not None:
             token = jnp.where(done, eos_token_id, token)
             done = done | (token == eos_token_id)
-        hidden, cache = model.decode(params, token[:, None], slot[:, None], cache)
+        hidden, cache = decode(model, params, token[:, None], slot[:, None], cache)
         return (hidden, cache, slot + 1, done), token
 
     start = (last, cache, lengths, jnp.zeros(size, bool))

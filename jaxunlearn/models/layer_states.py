@@ -7,22 +7,28 @@ first l blocks. The last, N, has not passed ``ln_f`` yet.
 from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn.models.gpt2 import GPT2, Block, layer_norm
+from jaxunlearn.models.decoder import (
+    Decoder,
+    computation_dtype,
+    numbered_blocks,
+    token_places,
+)
+from jaxunlearn.models.tying import TABLE
 from jaxunlearn.types import Batch, Params
 
 
-def state_names(model: GPT2) -> list[str]:
+def state_names(model: Decoder) -> list[str]:
     """Return the name of each layer: ``wte``, then ``h/0`` to ``h/{N-1}``."""
-    return ["wte", *(f"h/{i}" for i in range(model.config.n_layer))]
+    (name,) = model.stacked
+    return [TABLE[0], *(f"{name}/{i}" for i in range(model.layers))]
 
 
 def layer_states(
-    model: GPT2,
+    model: Decoder,
     params: Params,
     batch: Batch,
     *,
@@ -30,7 +36,7 @@ def layer_states(
 ) -> Any:
     """Return the residual stream at every layer, [N+1,B,T,D], without dropout.
 
-    ``final_norm(model, params, states[N])`` is ``model.hidden_states(params, batch)``.
+    ``model.final_norm(params, states[N])`` is ``model.hidden_states(params, batch)``.
 
     Args:
       model: The model.
@@ -48,10 +54,12 @@ def layer_states(
 
     Cost: one forward pass without the head.
     """
-    states, mask_BTS = embedded(model, params, batch), attention_mask(batch)
+    places = token_places(model, batch)
+    states = model.embed(params, jnp.asarray(batch["input_ids"]), places)
 
     def step(states: jax.Array, block: tuple) -> tuple[jax.Array, Any]:
-        states = run_block(model, states, mask_BTS, *block)
+        number, weights = block
+        states, _ = model.block(weights, states, places, number, None)
         return states, keep(states)
 
     _, rest = jax.lax.scan(step, states, numbered_blocks(model, params))
@@ -63,7 +71,7 @@ def layer_states(
 
 
 def continue_from(
-    model: GPT2,
+    model: Decoder,
     params: Params,
     states_BTD: jax.Array,
     layer: int | jax.Array,
@@ -88,90 +96,38 @@ def continue_from(
 
     Cost: N - ``layer`` blocks (all N under ``vmap`` over the layer).
     """
-    config = model.config
     check_layer(model, layer)
-    expected = (*jnp.shape(batch["input_ids"]), config.n_embd)
+    expected = (*jnp.shape(batch["input_ids"]), model.head(params).shape[1])
     if states_BTD.shape != expected:
         raise ValueError(
             f"states_BTD has shape {states_BTD.shape}: the batch and the model's "
             f"width make it {expected}"
         )
 
-    mask_BTS = attention_mask(batch)
+    places = token_places(model, batch)
 
     def step(states: jax.Array, block: tuple) -> tuple[jax.Array, None]:
-        behind = block[0] >= layer
+        number, weights = block
         states = jax.lax.cond(
-            behind,
-            lambda states: run_block(model, states, mask_BTS, *block),
+            number >= layer,
+            lambda states: model.block(weights, states, places, number, None)[0],
             lambda states: states,
             states,
         )
         return states, None
 
-    dtype = config.dtype or params["wte"]["embedding"].dtype
     states, _ = jax.lax.scan(
-        step, states_BTD.astype(dtype), numbered_blocks(model, params)
+        step,
+        states_BTD.astype(computation_dtype(model, params)),
+        numbered_blocks(model, params),
     )
-    return final_norm(model, params, states)
+    return model.final_norm(params, states)
 
 
-def final_norm(model: GPT2, params: Params, states_BTD: jax.Array) -> jax.Array:
-    """Return ``ln_f(states)``, what the output head reads."""
-    # Linen's apply is typed as returning more than the output.
-    normed: Any = layer_norm(model.config, "ln_f").apply(
-        {"params": params["ln_f"]}, states_BTD
-    )
-    return normed
-
-
-def check_layer(model: GPT2, layer: int | jax.Array) -> None:
+def check_layer(model: Decoder, layer: int | jax.Array) -> None:
     """Refuse a number that no layer has; an array may be traced, so passes."""
-    count = model.config.n_layer
+    count = model.layers
     if isinstance(layer, int | np.integer) and not 0 <= layer <= count:
         raise ValueError(
             f"layer={layer}: 0 (the embeddings) to {count} (the last block's output)"
         )
-
-
-def embedded(model: GPT2, params: Params, batch: Batch) -> jax.Array:
-    """Return token plus position embeddings, [B,T,D]."""
-    config = model.config
-    ids = jnp.asarray(batch["input_ids"])
-    if ids.shape[1] > config.n_positions:
-        raise ValueError(
-            f"input_ids have {ids.shape[1]} tokens, the model has n_positions="
-            f"{config.n_positions}: cut the text with max_length"
-        )
-    positions = batch.get("position_ids", jnp.arange(ids.shape[1])[None])
-    return look_up(model, params, "wte", ids) + look_up(model, params, "wpe", positions)
-
-
-def look_up(model: GPT2, params: Params, name: str, ids: Any) -> jax.Array:
-    """Return the embeddings of ids, in the computation's dtype."""
-    rows = params[name]["embedding"].shape[0]
-    embed = nn.Embed(rows, model.config.n_embd, dtype=model.config.dtype)
-    found: Any = embed.apply({"params": params[name]}, ids)
-    return found
-
-
-def attention_mask(batch: Batch) -> jax.Array:
-    """Return which tokens each token looks at, bool[B,T,T]: earlier, no padding."""
-    size, length = jnp.shape(batch["input_ids"])
-    mask = jnp.tril(jnp.ones((length, length), bool))[None]
-    if "attention_mask" in batch:
-        mask = mask & (jnp.asarray(batch["attention_mask"]) > 0)[:, None]
-    return jnp.broadcast_to(mask, (size, length, length))
-
-
-def numbered_blocks(model: GPT2, params: Params) -> tuple[jax.Array, Params]:
-    """Return the blocks' numbers and parameters, to be scanned together."""
-    return jnp.arange(model.config.n_layer), params["h"]
-
-
-def run_block(model, states_BTD, mask_BTS, number, parameters):
-    """Return the output of one block, deterministic."""
-    states, _ = Block(model.config).apply(
-        {"params": parameters}, states_BTD, mask_BTS, None, None, number, None
-    )
-    return states

@@ -8,7 +8,6 @@ from jaxunlearn.training.losses import (
     mean_loss_of,
 )
 from jaxunlearn.training.recipe import Recipe
-from jaxunlearn.training.recorded_gradient import RecordedGradient, combine
 from jaxunlearn.training.recorder import Recording
 from jaxunlearn.training.replay import (
     Exposure,
@@ -22,12 +21,10 @@ __all__ = [
     "EpochEnd",
     "Exposure",
     "Progress",
-    "RecordedGradient",
     "Recipe",
     "Recording",
     "Run",
     "Training",
-    "combine",
     "check_model",
     "create_run",
     "epoch_checkpoints",

@@ -18,13 +18,9 @@ import numpy as np
 
 from jaxunlearn import tree
 from jaxunlearn.files import write_tensors
+from jaxunlearn.models.tying import HEAD, TABLE, untie
 from jaxunlearn.provenance import params_hash
 from jaxunlearn.sealed import unchecked
-from jaxunlearn.training.recorded_gradient import (
-    RecordedGradient,
-    add,
-    zero_gradient,
-)
 from jaxunlearn.training.recorder import ExampleGradients
 from jaxunlearn.training.replay import WEIGHTS, Exposure
 from jaxunlearn.types import Params
@@ -155,8 +151,10 @@ def stored_gradient(
     *,
     epochs: Collection[int] = (1,),
     weight: str = "sgd",
-) -> tuple[RecordedGradient, list[StoredExample]]:
+) -> tuple[Params, list[StoredExample]]:
     """Return ``sum_i sum_e w_ie grad l_i`` on the recorded leaves, zeros elsewhere.
+
+    Untied, as :func:`jaxunlearn.training.replay.weighted_gradient`.
 
     The stored twin of :func:`jaxunlearn.training.replay.replayed_gradient`; the two
     agree up to the store's dtype and truncation.
@@ -186,16 +184,16 @@ def stored_gradient(
             f"epoch) pairs, such as {sorted(missing)[:3]}: record those epochs, or let "
             f"them be replayed"
         )
-    total = zero_gradient(like)
+    total = tree.zeros_like(untie(like))
     for line, one in read_examples(chosen, like):
         a = line.exposure.update_weight if weight == "sgd" else 1.0
-        total = add(total, RecordedGradient(*tree.scaled(a, tuple(one))))
+        total = tree.add_scaled(total, 1.0, tree.scaled(a, one))
     return total, chosen
 
 
 def read_examples(
     lines: list[StoredExample], like: Params
-) -> Iterator[tuple[StoredExample, RecordedGradient]]:
+) -> Iterator[tuple[StoredExample, Params]]:
     """Yield each stored example with its gradient, made dense."""
     for file, of_file in itertools.groupby(lines, key=lambda line: line.file):
         stored, _, _ = read_arrays(file)
@@ -210,11 +208,10 @@ def read_examples(
             yield line, dense_gradient(arrays, like)
 
 
-def dense_gradient(arrays: dict[str, jax.Array], like: Params) -> RecordedGradient:
-    """Return one example's stored arrays as a gradient in the shape of ``like``."""
-    total = zero_gradient(like)
-    flat = dict(tree.named_leaves(total.params))
-    head = total.head
+def dense_gradient(arrays: dict[str, jax.Array], like: Params) -> Params:
+    """Return one example's stored arrays as a gradient of ``untie(like)``."""
+    total = tree.zeros_like(untie(like))
+    flat = dict(tree.named_leaves(total))
     for name, leaf in flat.items():
         for layer, layer_name in enumerate(tree.layer_names(name, leaf)):
             part = arrays.get(f"dense/{layer_name}")
@@ -222,15 +219,13 @@ def dense_gradient(arrays: dict[str, jax.Array], like: Params) -> RecordedGradie
                 whole = layer_name == name
                 flat[name] = part if whole else flat[name].at[layer].set(part)
     if "lookup_ids" in arrays:
-        flat["wte/embedding"] = (
-            flat["wte/embedding"].at[arrays["lookup_ids"]].add(arrays["lookup_rows"])
-        )
+        table, head = "/".join(TABLE), "/".join(HEAD)
+        flat[table] = flat[table].at[arrays["lookup_ids"]].add(arrays["lookup_rows"])
         entries = arrays["head_values"][..., None] * arrays["head_hidden"][:, None]
-        head = head.at[arrays["head_ids"]].add(entries)
-    params = jax.tree_util.tree_map_with_path(
-        lambda path, _: flat[tree.leaf_name(path)], total.params
+        flat[head] = flat[head].at[arrays["head_ids"]].add(entries)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: flat[tree.leaf_name(path)], total
     )
-    return RecordedGradient(params, head)
 
 
 def summary(directory: Path) -> dict:

@@ -207,9 +207,9 @@ def batch_at(recipe: Recipe, data: TokenizedData, step: int) -> Batch:
     )
 
 
-def step_key(recipe: Recipe, config, step: int | jax.Array) -> jax.Array | None:
+def step_key(recipe: Recipe, model: GPT2, step: int | jax.Array) -> jax.Array | None:
     """Return the dropout key of a step; None for a model without dropout."""
-    if not (config.resid_pdrop or config.embd_pdrop or config.attn_pdrop):
+    if not model.has_dropout:
         return None
     return jax.random.fold_in(random_key(recipe.seed), step)
 
@@ -276,7 +276,7 @@ def make_step(
     """Return the training step, to be jitted by the caller with the state donated."""
 
     def step(state: TrainingState, batch: Batch):
-        key = step_key(recipe, model.config, state.step)
+        key = step_key(recipe, model, state.step)
         loss, gradient = batch_gradient(model, recipe, state.params, batch, key)
         metrics = StepMetrics(loss, tree.norm(gradient))
         return apply_gradient(transform, state, gradient), metrics

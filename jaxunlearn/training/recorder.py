@@ -28,6 +28,14 @@ from jaxunlearn.models.cross_entropy import (
     next_token_losses,
 )
 from jaxunlearn.models.gpt2 import GPT2
+from jaxunlearn.models.tying import (
+    TABLE,
+    is_untied,
+    token_rows,
+    token_table,
+    with_table,
+    with_token_rows,
+)
 from jaxunlearn.training.recipe import (
     Recipe,
     StepMetrics,
@@ -38,7 +46,7 @@ from jaxunlearn.training.recipe import (
 )
 from jaxunlearn.types import IGNORED_LABEL, Batch, Params
 
-EMBEDDING = "wte/embedding"
+EMBEDDING = "/".join(TABLE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +94,14 @@ def recorded_mask(recording: Recording, recipe: Recipe, params: Params) -> Param
     """Return the mask of the recorded parameters.
 
     Raises:
-      ValueError: The recording names an epoch that the run has not, or no parameter.
+      ValueError: The recording names an epoch that the run has not, or no parameter;
+        or the head is not the table, whose factors are the two parts of one gradient.
     """
+    if is_untied(params):
+        raise ValueError(
+            f"layers={recording.layers!r}: gradients of a model with a head of its own "
+            f"are not recorded: train without recording, and let them be replayed"
+        )
     if max(recording.epochs) > recipe.epochs:
         raise ValueError(
             f"recording epochs={recording.epochs}, but the run has epochs 1 to "
@@ -130,7 +144,7 @@ def make_recording_step(
     size = 1 if alone else recipe.microbatch_size or recipe.batch_size
 
     def step(state, batch):
-        key = step_key(recipe, model.config, state.step)
+        key = step_key(recipe, model, state.step)
         batch = {name: jnp.asarray(value) for name, value in batch.items()}
         shares = example_shares(recipe, batch)
 
@@ -168,18 +182,20 @@ def microbatch_gradients(
 
     Leaves other than the embedding need a microbatch of one example.
     """
-    size, length = batch["input_ids"].shape
-    embedding = params["wte"]["embedding"]
+    size = len(batch["index"])
 
-    def loss(params, offset):
-        hidden = model.hidden_states(params, batch, key=key, embedding_offset=offset)
-        losses = next_token_losses(hidden, params["wte"]["embedding"], batch["labels"])
+    def loss(params, rows):
+        apart, numbered = with_token_rows(params, batch, rows)
+        hidden = model.hidden_states(apart, numbered, key=key)
+        losses = next_token_losses(hidden, model.head(apart), batch["labels"])
         return jnp.sum(shares * mean_over_labels(losses, batch["labels"])), hidden
 
-    offset = jnp.zeros((size, length, embedding.shape[1]), jnp.float32)
-    (value, hidden), (gradient, by_offset) = jax.value_and_grad(
+    (value, hidden), (gradient, by_rows) = jax.value_and_grad(
         loss, argnums=(0, 1), has_aux=True
-    )(params, offset)
+    )(params, token_rows(params, batch))
+    # The table's gradient by its use as head; that by its use in lookups is added.
+    table = token_table(gradient).at[batch["input_ids"]].add(by_rows)
+    gradient = with_table(gradient, table)
     # Example i entered the loss with its share c_i: divide it out; padding has none.
     inverse = jnp.where(shares > 0, 1.0 / jnp.where(shares > 0, shares, 1.0), 0.0)
 
@@ -192,7 +208,7 @@ def microbatch_gradients(
         if name != EMBEDDING
     }
     squares = sum((jnp.sum(x * x) for x in dense.values()), start=jnp.zeros(size))
-    if not mask["wte"]["embedding"].any():
+    if not token_table(mask).any():
         none = (None,) * 5
         return (
             value,
@@ -201,9 +217,11 @@ def microbatch_gradients(
                 batch["index"], jnp.sqrt(squares), jnp.zeros(size), dense, *none
             ),
         )
-    rows = own(by_offset)
+    rows = own(by_rows)
     square, left_out, *factors = jax.lax.map(
-        lambda example: head_factors(*example, embedding, head_entries, label_slots),
+        lambda example: head_factors(
+            *example, model.head(params), head_entries, label_slots
+        ),
         (hidden, batch["labels"], batch["input_ids"], rows),
     )
     norm = jnp.sqrt(squares + square)

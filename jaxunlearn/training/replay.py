@@ -11,12 +11,14 @@ from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from jaxunlearn import tree
 from jaxunlearn.data import TokenizedData, collate, step_indices
 from jaxunlearn.models.gpt2 import GPT2
+from jaxunlearn.models.tying import untie
 from jaxunlearn.placement import data_mesh, replicate, split
-from jaxunlearn.training import recorded_gradient
 from jaxunlearn.training.recipe import (
     Recipe,
     TrainingState,
@@ -28,7 +30,6 @@ from jaxunlearn.training.recipe import (
     steps_per_epoch,
     update_weights,
 )
-from jaxunlearn.training.recorded_gradient import RecordedGradient
 from jaxunlearn.types import Batch, Params
 
 WEIGHTS = ("sgd", "unit")
@@ -43,10 +44,41 @@ class Exposure(NamedTuple):
     update_weight: float  # learning rate times the example's share of the batch loss
 
 
+def weighted_gradient(
+    model: GPT2,
+    params: Params,
+    batch: Batch,
+    coefficients: jax.Array,
+    *,
+    key: jax.Array | None = None,
+) -> Params:
+    """Return ``sum_i a_i grad l_i`` of a batch in one backward pass, untied.
+
+    Args:
+      model: The model.
+      params: Where the gradient is taken.
+      batch: The examples.
+      coefficients: a_i, float32[B].
+      key: Dropout key of the training step, so that the gradient is the one that the
+        step saw.
+
+    Returns:
+      The gradient by :func:`~jaxunlearn.models.tying.untie` of the parameters, float32:
+      ``wte/embedding`` holds the lookup part of the table's, zero but for the rows of
+      the examples' tokens, ``lm_head/kernel`` the output part, dense.
+    """
+
+    def loss(params):
+        losses = model.per_example_loss(params, batch, key=key)
+        return jnp.sum(coefficients * losses)
+
+    return jax.grad(loss)(untie(tree.master_weights(params)))
+
+
 @functools.lru_cache(maxsize=16)
 def compiled_gradient(model: GPT2) -> Callable:
     """Return ``jit(weighted_gradient)`` of a model, so that it compiles once."""
-    return jax.jit(functools.partial(recorded_gradient.weighted_gradient, model))
+    return jax.jit(functools.partial(weighted_gradient, model))
 
 
 def run_again(
@@ -126,7 +158,7 @@ def replayed_gradient(
     epochs: Collection[int] = (1,),
     weight: str = "sgd",
     on_step: Callable[[int], None] | None = None,
-) -> tuple[RecordedGradient, list[Exposure]]:
+) -> tuple[Params, list[Exposure]]:
     """Return ``sum_i sum_e w_ie grad l_i(theta_e)`` over the requested examples.
 
     Args:
@@ -141,7 +173,7 @@ def replayed_gradient(
       on_step: Called with each finished step, for progress.
 
     Returns:
-      The sum on all leaves, and what passed when.
+      The sum on all leaves, untied as :func:`weighted_gradient`, and what passed when.
 
     Raises:
       ValueError: An example or epoch that the run has not, or an unknown weight.
@@ -149,12 +181,12 @@ def replayed_gradient(
     Cost: the run up to the last requested step (at most one epoch for ``epochs=(1,)``)
     and one more backward pass over the requested examples.
     """
-    total = recorded_gradient.zero_gradient(start)
+    total = tree.zeros_like(untie(start))
     seen = []
     for passed, gradient in passing_gradients(
         model, recipe, data, start, indices, epochs, weight, on_step, one=False
     ):
-        total = recorded_gradient.add(total, gradient)
+        total = tree.add_scaled(total, 1.0, gradient)
         seen += passed
     return total, seen
 
@@ -169,20 +201,20 @@ def replayed_gradients(
     epochs: Collection[int] = (1,),
     weight: str = "sgd",
     on_step: Callable[[int], None] | None = None,
-) -> dict[int, RecordedGradient]:
+) -> dict[int, Params]:
     """Return ``{i: sum_e w_ie grad l_i(theta_e)}``: each example's gradient by itself.
 
     As :func:`replayed_gradient`, at the price of one backward pass an example and of
     memory for all the gradients.
     """
-    apart: dict[int, RecordedGradient] = {}
+    apart: dict[int, Params] = {}
     for passed, gradient in passing_gradients(
         model, recipe, data, start, indices, epochs, weight, on_step, one=True
     ):
         index = passed[0].index
         known = apart.get(index)
         apart[index] = (
-            gradient if known is None else recorded_gradient.add(known, gradient)
+            gradient if known is None else tree.add_scaled(known, 1.0, gradient)
         )
     return apart
 
@@ -198,7 +230,7 @@ def passing_gradients(
     on_step: Callable[[int], None] | None,
     *,
     one: bool,
-) -> Iterator[tuple[list[Exposure], RecordedGradient]]:
+) -> Iterator[tuple[list[Exposure], Params]]:
     """Yield what passed, and its weighted gradient: a step's sum, or ``one`` by one."""
     if weight not in WEIGHTS:
         raise ValueError(f"weight={weight!r}: one of {', '.join(WEIGHTS)}")
@@ -227,5 +259,5 @@ def passing_gradients(
                 batch_size=rows,
                 length=data.length,
             )
-            key = step_key(recipe, model.config, s)
+            key = step_key(recipe, model, s)
             yield group, gradient_at(state.params, part, coefficients, key=key)

@@ -22,7 +22,9 @@ from jaxunlearn.data import TokenizedData, check_tokenizer, load_tokenizer, toke
 from jaxunlearn.files import parse_json, write_text
 from jaxunlearn.folders import CHECKSUMS, check_checksums, write_checksums
 from jaxunlearn.locks import LOCK
-from jaxunlearn.models.gpt2 import GPT2, GPT2Config
+from jaxunlearn.models.gpt2 import GPT2
+from jaxunlearn.models.gpt2_config import GPT2Config
+from jaxunlearn.models.tying import token_table
 from jaxunlearn.provenance import data_hash, params_hash, versions
 from jaxunlearn.sealed import read_sealed, typed, write_sealed
 from jaxunlearn.training import checkpoints
@@ -129,7 +131,7 @@ def create_run(
         data_sha256=data_hash(records),
         tokenizer_sha256=data_hash([tokenizer.get_vocab()]),
         start_sha256=params_hash(params),
-        start_dtype=str(params["wte"]["embedding"].dtype),
+        start_dtype=str(token_table(params).dtype),
         versions=versions(),
         format=FORMAT,
     )

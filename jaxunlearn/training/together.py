@@ -72,7 +72,7 @@ def train_together(
 
     def inputs(number: int) -> tuple[Batch, jax.Array | None]:
         batches = [batch_at(recipe, data, number) for recipe in recipes]
-        keys = [step_key(recipe, model.config, number) for recipe in recipes]
+        keys = [step_key(recipe, model, number) for recipe in recipes]
         return (
             split({k: np.stack([b[k] for b in batches]) for k in batches[0]}, mesh),
             None if keys[0] is None else split(jnp.stack(keys), mesh),

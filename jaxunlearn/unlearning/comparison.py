@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from jaxunlearn import tree
-from jaxunlearn.training.recorded_gradient import RecordedGradient
 from jaxunlearn.types import Params
 from jaxunlearn.unlearning.calibration import Limits, Measure
 from jaxunlearn.unlearning.change import changed_leaves
@@ -38,7 +37,7 @@ class Comparison(NamedTuple):
 
 def compare(
     params: Params,
-    gradient: RecordedGradient,
+    gradient: Params,
     *,
     mean_gradient: Callable[[Params], Params],
     forget_loss: Measure,

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxunlearn.models import GPT2, GPT2Config
+from jaxunlearn.models import GPT2, GPT2Config, tying
 from jaxunlearn.tree import norm, subtract
 
 EPS = np.finfo(np.float32).eps
@@ -140,15 +140,15 @@ def test_head_and_lookup_gradients_sum_to_the_embeddings(tiny, batch, expected):
     embedding = params["wte"]["embedding"]
 
     @jax.jit
-    def parts(head, offset):
-        return jax.grad(
-            lambda head, offset: model.per_example_loss(
-                params, batch, head=head, embedding_offset=offset
-            ).sum(),
-            argnums=(0, 1),
-        )(head, offset)
+    def parts(head, rows):
+        def loss(head, rows):
+            apart = {**params, "lm_head": {"kernel": head}}
+            apart, numbered = tying.with_token_rows(apart, batch, rows)
+            return model.per_example_loss(apart, numbered).sum()
 
-    head, offset = parts(embedding, jnp.zeros((3, 12, model.config.n_embd)))
+        return jax.grad(loss, argnums=(0, 1))(head, rows)
+
+    head, offset = parts(embedding, tying.token_rows(params, batch))
     total = np.array(head)
     np.add.at(total, batch["input_ids"], np.asarray(offset))
     whole = expected[1]["wte"]["embedding"]
@@ -191,7 +191,7 @@ def test_dropout_is_a_function_of_key_and_index(dropped, batch, expected):
 
 
 def test_dropout_is_unbiased_and_differs_from_place_to_place():
-    from jaxunlearn.models.gpt2 import dropout, example_keys
+    from jaxunlearn.models.noise import dropout, example_keys
 
     size, rate = 64, 0.25
     keys = example_keys(jax.random.key(0), {}, size)

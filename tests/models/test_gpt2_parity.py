@@ -83,7 +83,7 @@ def test_activations_are_torchs():
     import torch
     from transformers.activations import ACT2FN
 
-    from jaxunlearn.models.gpt2 import ACTIVATIONS
+    from jaxunlearn.models.gpt2_config import ACTIVATIONS
 
     x = np.linspace(-6, 6, 101, dtype=np.float32)
     for name, function in ACTIVATIONS.items():

@@ -8,7 +8,6 @@ import pytest
 from jaxunlearn.models import GPT2
 from jaxunlearn.models.layer_states import (
     continue_from,
-    final_norm,
     layer_states,
     state_names,
 )
@@ -52,7 +51,7 @@ def test_the_last_states_normalised_are_the_hidden_states(tiny, batch, compiled)
     states, _, hidden = compiled
     found = states(params, batch)
     assert found.shape == (3, 3, 12, 16)
-    close(final_norm(model, params, found[-1]), hidden(params, batch))
+    close(model.final_norm(params, found[-1]), hidden(params, batch))
 
 
 def test_layer_0_is_token_plus_position(tiny, batch, compiled):
@@ -63,7 +62,10 @@ def test_layer_0_is_token_plus_position(tiny, batch, compiled):
     )
     np.testing.assert_array_equal(compiled[0](params, batch)[0], expected)
     moved = {**batch, "position_ids": np.arange(3, 15)[None]}
-    close(final_norm(*tiny, compiled[0](params, moved)[-1]), compiled[2](params, moved))
+    close(
+        tiny[0].final_norm(tiny[1], compiled[0](params, moved)[-1]),
+        compiled[2](params, moved),
+    )
 
 
 def test_going_on_from_its_own_states_changes_nothing(tiny, batch, compiled):
@@ -93,7 +95,7 @@ def test_other_states_take_the_place_of_its_own(tiny, other, batch, compiled):
     blocks = jax.tree.map(lambda a, b: jnp.stack([b[0], a[1]]), params["h"], other["h"])
     close(go_on(params, theirs[1], 1, batch), hidden({**mixed, "h": blocks}, batch))
     # From the last on, only the normalisation is its own.
-    close(go_on(params, theirs[2], 2, batch), final_norm(model, params, theirs[2]))
+    close(go_on(params, theirs[2], 2, batch), model.final_norm(params, theirs[2]))
 
 
 def test_states_do_not_depend_on_padding_or_the_other_rows(tiny, batch, compiled):

@@ -33,6 +33,7 @@ class Bigram:
     """Logistic regression of a token on the one before: convex, quick to compile."""
 
     config: GPT2Config = NO_DROPOUT
+    has_dropout = False
 
     def per_example_loss(self, params, batch, *, key=None):
         logits = params["wte"]["embedding"][batch["input_ids"][:, :-1]]
@@ -98,7 +99,7 @@ def slow_gradient(data):
 
     def gradient(model, params, index, *, recipe=None, step=0):
         one = collate(data, [index], batch_size=1, length=12)
-        key = None if recipe is None else step_key(recipe, model.config, step)
+        key = None if recipe is None else step_key(recipe, model, step)
         if model not in programs:
 
             def loss(params, one, key):

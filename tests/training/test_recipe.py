@@ -211,9 +211,9 @@ def test_an_epoch_passes_each_example_once_in_an_order_of_its_own(data):
 
 
 def test_dropout_has_a_key_a_step_and_none_without_dropout(model, dropout_model):
-    assert step_key(SGD, model.config, 0) is None
+    assert step_key(SGD, model, 0) is None
     keys = [
-        jax.random.key_data(step_key(recipe, dropout_model.config, step)).tolist()
+        jax.random.key_data(step_key(recipe, dropout_model, step)).tolist()
         for recipe in (SGD, change(SGD, seed=6))
         for step in (0, 1)
     ]

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from jaxunlearn import tree
-from jaxunlearn.training import Recipe, Recording, combine, gradient_store
+from jaxunlearn.models.tying import tie
+from jaxunlearn.training import Recipe, Recording, gradient_store
 from jaxunlearn.training.recipe import (
     batch_at,
     compiled_step,
@@ -42,7 +43,7 @@ def gradients(examples, params, folder, dtype="float32"):
     gradient_store.write_step(folder, examples, weights, epoch=1, step=0, dtype=dtype)
     lines = gradient_store.read_index(folder)
     return {
-        line.exposure.index: combine(gradient)
+        line.exposure.index: tie(gradient)
         for line, gradient in gradient_store.read_examples(lines, params)
     }
 
@@ -123,18 +124,16 @@ def test_the_parts_of_the_embedding_add_up(recorded, params, data, distance, tmp
     )
     index = int(examples.index[0])
     gradient, _ = gradient_store.stored_gradient(tmp_path, params, [index])
-    parts = {part: combine(gradient, part) for part in ("tied", "input", "output")}
-    embedding = {k: v["wte"]["embedding"] for k, v in parts.items()}
-    both = embedding["input"] + embedding["output"]
-    assert distance(both, embedding["tied"]) < 4 * EPS
+    lookup, head = gradient["wte"]["embedding"], gradient["lm_head"]["kernel"]
+    tied = tie(gradient)
+    assert distance(lookup + head, tied["wte"]["embedding"]) < 4 * EPS
     # The lookup touches the example's own tokens; the softmax touches all.
     tokens = set(data.examples[index].input_ids.tolist())
-    assert set(np.flatnonzero(embedding["input"].any(axis=1)).tolist()) <= tokens
-    assert bool(embedding["output"].any(axis=1).all())
-    for part in parts.values():
-        assert part["h"] is gradient.params["h"]
-    with pytest.raises(ValueError, match="part='head': one of tied, input, output"):
-        combine(gradient, "head")
+    assert set(np.flatnonzero(lookup.any(axis=1)).tolist()) <= tokens
+    assert bool(head.any(axis=1).all())
+    assert tied["h"] is gradient["h"]
+    with pytest.raises(ValueError, match="a head of its own are not recorded"):
+        recorded_mask(Recording(), SGD, gradient)
 
 
 @pytest.mark.parametrize(

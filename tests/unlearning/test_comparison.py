@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from jaxunlearn import tree
-from jaxunlearn.training import RecordedGradient
 from jaxunlearn.unlearning import Limits, first_epoch, gradient_ascent
 from jaxunlearn.unlearning.comparison import (
     ASCENT,
@@ -26,9 +25,8 @@ TARGET = 2.0
 @pytest.fixture
 def recorded(point):
     """A recorded gradient whose two parts differ."""
-    return RecordedGradient(
-        jax.tree.map(lambda x: x + 0.5, point), jnp.array([[0.3]], jnp.float32)
-    )
+    lookup = jax.tree.map(lambda x: x + 0.5, point)
+    return {**lookup, "lm_head": {"kernel": jnp.array([[0.3]], jnp.float32)}}
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from jax.tree_util import Partial
 from jaxunlearn.evaluation.attacks.recovery import Recovered
 from jaxunlearn.gradients.batching import example_rows, real_rows, weighted_total
 from jaxunlearn.models.gpt2 import GPT2
+from jaxunlearn.models.tying import token_rows, token_table, with_token_rows
 from jaxunlearn.types import IGNORED_LABEL, Batch, Params
 
 STEPS = (0, 1, 2, 4, 8, 16, 32, 64)
@@ -73,7 +74,7 @@ def soft_prompt(
             raise ValueError(
                 f"{name}: examples {bare[:5]} have no prompt, where an offset could act"
             )
-    embedding = params["wte"]["embedding"].astype(jnp.float32)
+    embedding = token_table(params).astype(jnp.float32)
     size = jnp.sqrt(jnp.mean(jnp.square(embedding)))
     transform = optax.adam(learning_rate * size)
     offset = jnp.zeros(embedding.shape[1], jnp.float32)
@@ -103,8 +104,8 @@ def offset_losses(
     prompt = (batch["attention_mask"] > 0) & (batch["labels"] == IGNORED_LABEL)
     # Tokens without loss in the middle of an answer are no prompt.
     prompt &= jnp.cumsum(batch["labels"] != IGNORED_LABEL, axis=1) == 0
-    everywhere = prompt[..., None] * offset
-    return model.per_example_loss(params, batch, embedding_offset=everywhere)
+    rows = token_rows(params, batch) + prompt[..., None] * offset
+    return model.per_example_loss(*with_token_rows(params, batch, rows))
 
 
 def offset_gradient(

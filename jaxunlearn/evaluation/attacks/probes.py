@@ -13,7 +13,7 @@ from jaxunlearn.evaluation.attacks.relearning import halves
 from jaxunlearn.gradients.batching import example_rows
 from jaxunlearn.models.cross_entropy import head_logits
 from jaxunlearn.models.gpt2 import GPT2
-from jaxunlearn.models.layer_states import final_norm, layer_states
+from jaxunlearn.models.layer_states import layer_states
 from jaxunlearn.types import IGNORED_LABEL, Batch, Params
 
 PENALTY = 0.1
@@ -49,7 +49,7 @@ def logit_lens(
     Source: nostalgebraist 2020, interpreting GPT: the logit lens.
     """
     found = example_rows(Partial(lens_of_batch, model, params), batches, axis=1)
-    layers = tuple(range(model.config.n_layer + 1))
+    layers = tuple(range(model.layers + 1))
     return LogitLens(*(Recovered(layers, x.astype(np.float64)) for x in found))
 
 
@@ -61,8 +61,8 @@ def lens_of_batch(model: GPT2, params: Params, batch: Batch) -> tuple:
         states_TD, labels_T = part
         counted = labels_T != IGNORED_LABEL
         number = jnp.maximum(counted.sum(), 1)
-        normed = final_norm(model, params, states_TD[None, :-1])
-        logits = head_logits(normed, params["wte"]["embedding"])[0]
+        normed = model.final_norm(params, states_TD[None, :-1])
+        logits = head_logits(normed, model.head(params))[0]
         at = jnp.where(counted, labels_T, 0)[:, None]
         true = jnp.take_along_axis(logits, at, axis=1)
         rank = 1 + jnp.sum(logits > true, axis=1)
@@ -137,11 +137,11 @@ def pointing_of_batch(model: GPT2, params: Params, batch: Batch) -> jax.Array:
     labels = jnp.asarray(batch["labels"])[:, 1:]
     counted = labels != IGNORED_LABEL
     share = counted / jnp.maximum(counted.sum(axis=1, keepdims=True), 1)
-    embedding = params["wte"]["embedding"].astype(jnp.float32)
-    wanted = share[..., None] * embedding[jnp.where(counted, labels, 0)]
+    head = model.head(params).astype(jnp.float32)
+    wanted = share[..., None] * head[jnp.where(counted, labels, 0)]
 
     def keep(states_BTD: jax.Array) -> jax.Array:
-        normed = final_norm(model, params, states_BTD[:, :-1])
+        normed = model.final_norm(params, states_BTD[:, :-1])
         return jnp.sum(wanted * normed.astype(jnp.float32), axis=1)
 
     return layer_states(model, params, batch, keep=keep)

@@ -5,7 +5,6 @@ any model. So two numbers are kept apart: the part relearned, and the part that 
 not, whose return alone shows that it had never left.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -73,7 +72,7 @@ def relearning(
     steps = tuple(int(step) for step in steps)
     if steps[:1] != (0,) or any(b <= a for a, b in zip(steps, steps[1:], strict=False)):
         raise ValueError(f"steps={steps}: must begin with 0 and rise")
-    quiet = without_dropout(model)
+    quiet = model.without_dropout()
     # Neither epochs nor the recipe's seed play a part: the rate is constant, steps are
     # counted here, and there is no dropout. So every order shares one program.
     recipe = Recipe(epochs=1, batch_size=batch_size, learning_rate=learning_rate)
@@ -118,9 +117,3 @@ def halves(examples: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         )
     order = epoch_order(seed, 0, examples)
     return np.sort(order[: examples // 2]), np.sort(order[examples // 2 :])
-
-
-def without_dropout(model: GPT2) -> GPT2:
-    """Return the model with dropout off."""
-    rates = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-    return GPT2(dataclasses.replace(model.config, **rates))

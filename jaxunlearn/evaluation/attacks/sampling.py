@@ -161,7 +161,7 @@ def next_tokens(model: GPT2, params: Params, count: Static, batch: Batch) -> jax
     hidden = model.hidden_states(params, batch)
     last = jnp.maximum(jnp.sum(batch["attention_mask"], axis=1) - 1, 0)
     hidden = jnp.take_along_axis(hidden, last[:, None, None], axis=1)
-    logits = head_logits(hidden, params["wte"]["embedding"])[:, 0]
+    logits = head_logits(hidden, model.head(params))[:, 0]
     return jax.lax.top_k(logits, count.value)[1]
 
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxunlearn.models.tying import output_head
 from jaxunlearn.types import Params
 
 TOP_TOKENS = 200
@@ -118,19 +119,17 @@ def top_tokens(
     Of equal entries the smaller ids are taken; a vector of zeros raises none.
 
     Args:
-      params: Parameters, for the output embedding E = ``wte/embedding`` [V,D].
+      params: Parameters, for their output head E [V,D].
       vector: v, float[D]; the last normalisation is not applied to it.
       tokens: k, 1 to V.
 
     Raises:
       ValueError: k is out of range.
     """
-    embedding = params["wte"]["embedding"]
-    if not 1 <= tokens <= len(embedding):
-        raise ValueError(f"tokens={tokens}: 1 to {len(embedding)}, the vocabulary")
+    head = output_head(params)
+    if not 1 <= tokens <= len(head):
+        raise ValueError(f"tokens={tokens}: 1 to {len(head)}, the vocabulary")
     if not jnp.any(vector):
         return np.empty(0, np.int32)
-    raised = jnp.matmul(
-        jnp.asarray(embedding, jnp.float32), vector, precision="highest"
-    )
+    raised = jnp.matmul(jnp.asarray(head, jnp.float32), vector, precision="highest")
     return np.asarray(jax.lax.top_k(raised, tokens)[1], np.int32)

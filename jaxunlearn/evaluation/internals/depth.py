@@ -19,7 +19,7 @@ from jax.tree_util import Partial
 from jaxunlearn.gradients.batching import example_rows, real_rows
 from jaxunlearn.models.cross_entropy import mean_over_labels, next_token_losses
 from jaxunlearn.models.gpt2 import GPT2
-from jaxunlearn.models.layer_states import continue_from, final_norm, layer_states
+from jaxunlearn.models.layer_states import continue_from, layer_states
 from jaxunlearn.types import IGNORED_LABEL, Batch, Params
 
 THRESHOLD = 0.05
@@ -199,19 +199,19 @@ def patching_gaps(model: GPT2, full: Params, source: Params, batch: Batch) -> ja
         number, own_BTD, theirs_BTD = layer
         states = jnp.where(predicts_BT[..., None], theirs_BTD, own_BTD)
         hidden = continue_from(model, full, states, number, batch)
-        return label_loss(full, hidden, labels_BT)
+        return label_loss(model, full, hidden, labels_BT)
 
-    numbers = jnp.arange(1, model.config.n_layer + 1)
+    numbers = jnp.arange(1, model.layers + 1)
     patched = jax.lax.map(patched_loss, (numbers, own[1:], theirs[1:]))
-    return patched - label_loss(full, final_norm(model, full, own[-1]), labels_BT)
+    return patched - label_loss(model, full, model.final_norm(full, own[-1]), labels_BT)
 
 
 def lens_gaps(model: GPT2, full: Params, source: Params, batch: Batch) -> jax.Array:
     """Return the gaps of the logit lens on the labels of a batch, float32[N,B]."""
 
     def lens_loss(states_BTD: jax.Array) -> jax.Array:
-        hidden = final_norm(model, full, states_BTD)
-        return label_loss(full, hidden, jnp.asarray(batch["labels"]))
+        hidden = model.final_norm(full, states_BTD)
+        return label_loss(model, full, hidden, jnp.asarray(batch["labels"]))
 
     own, theirs = (
         layer_states(model, p, batch, keep=lens_loss)[1:] for p in (full, source)
@@ -223,10 +223,10 @@ READERS = {"patching": patching_gaps, "lens": lens_gaps}
 
 
 def label_loss(
-    params: Params, hidden_BTD: jax.Array, labels_BT: jax.Array
+    model: GPT2, params: Params, hidden_BTD: jax.Array, labels_BT: jax.Array
 ) -> jax.Array:
     """Return ``-mean_t log p(label)`` of each example, float32[B]."""
-    losses = next_token_losses(hidden_BTD, params["wte"]["embedding"], labels_BT)
+    losses = next_token_losses(hidden_BTD, model.head(params), labels_BT)
     return mean_over_labels(losses, labels_BT)
 
 

@@ -82,7 +82,7 @@ def mean_losses(statistics: Sequence[TokenStatistics]) -> np.ndarray:
 def batch_statistics(model: GPT2, params: Params, batch: Batch) -> tuple:
     """Return five arrays [B,T-1] in the order of :class:`TokenStatistics`."""
     hidden = model.hidden_states(params, batch)
-    embedding = params["wte"]["embedding"]
+    head = model.head(params)
     size, length, width = hidden.shape
     step = min(max(1, CHUNK_TOKENS // size), length - 1)
     chunks = -(-(length - 1) // step)
@@ -93,7 +93,7 @@ def batch_statistics(model: GPT2, params: Params, batch: Batch) -> tuple:
     labels = jnp.pad(labels, ((0, 0), (0, pad)))
 
     def one_chunk(chunk: tuple[jax.Array, jax.Array]) -> tuple:
-        return logit_statistics(head_logits(chunk[0], embedding), chunk[1])
+        return logit_statistics(head_logits(chunk[0], head), chunk[1])
 
     parts = jax.lax.map(
         one_chunk,

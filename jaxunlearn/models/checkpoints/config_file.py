@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxunlearn.files import read_json
-from jaxunlearn.models.gpt2 import GPT2Config
+from jaxunlearn.models.gpt2_config import GPT2Config
 
 OUR_FIELDS = ("attention", "remat", "dtype")
 TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")

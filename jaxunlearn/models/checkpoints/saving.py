@@ -35,6 +35,7 @@ from jaxunlearn.models.checkpoints.huggingface import (
     parameter_shapes,
 )
 from jaxunlearn.models.gpt2 import GPT2
+from jaxunlearn.models.tying import token_table
 from jaxunlearn.tree import non_finite_leaves
 from jaxunlearn.types import Params
 
@@ -104,7 +105,7 @@ def save_pretrained(
         raise ValueError(f"params hold NaN or infinite weights: {', '.join(broken)}")
     known, files = came_from(source)
     ids = token_ids(tokenizer)
-    dtype = np.asarray(params["wte"]["embedding"]).dtype.name
+    dtype = np.asarray(token_table(params)).dtype.name
     with replaced_folder(path) as fresh:
         for file in files:
             shutil.copyfile(file, fresh / file.name)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from jaxunlearn import tree
-from jaxunlearn.training.recorded_gradient import RecordedGradient, combine
+from jaxunlearn.models.tying import tie
 from jaxunlearn.training.replay import last_exposure, replayed_gradient
 from jaxunlearn.training.runs import Run
 from jaxunlearn.types import Params, PerExampleLoss
@@ -22,24 +22,34 @@ from jaxunlearn.unlearning.outcome import Outcome
 DEFAULT_PART = "output"
 """The cheaper use of the embedding to change where facts are known by heart."""
 
+PARTS = {"tied": ".", "input": "^(?!lm_head/)", "output": "^(?!wte/)"}
+"""The parameters, untied, that each use of a tied embedding leaves in."""
+
 
 def ascent_direction(
-    gradient: RecordedGradient, mask: Params, part: str = DEFAULT_PART
+    gradient: Params, mask: Params, part: str = DEFAULT_PART
 ) -> Params:
     """Return the recorded gradient on the chosen layers, zeros elsewhere.
 
     Args:
-      gradient: A sum of recorded gradients, stored or replayed.
+      gradient: A sum of recorded gradients, stored or replayed, untied.
       mask: The chosen layers, from :func:`jaxunlearn.tree.select`.
-      part: Which use of the tied embedding: ``output``, ``input`` or ``tied`` (both:
-        the true gradient).
+      part: Which use of the tied embedding: ``output``, the head's part, dense;
+        ``input``, the lookup part, zero but for the rows of the examples' tokens;
+        ``tied``, both: the true gradient. Other leaves do not depend on it.
+
+    Raises:
+      ValueError: Unknown part.
     """
-    return tree.masked(combine(gradient, part), mask)
+    if part not in PARTS:
+        raise ValueError(f"part={part!r}: one of {', '.join(PARTS)}")
+    used = tree.masked(gradient, tree.select(gradient, PARTS[part]))
+    return tree.masked(tie(used), mask)
 
 
 def first_epoch(
     params: Params,
-    gradient: RecordedGradient,
+    gradient: Params,
     *,
     mask: Params,
     part: str = DEFAULT_PART,
@@ -57,7 +67,7 @@ def first_epoch(
 
     Args:
       params: Trained parameters.
-      gradient: ``sum_i sum_e w_ie g_ie`` of the examples to forget.
+      gradient: ``sum_i sum_e w_ie g_ie`` of the examples to forget, untied.
       mask: The layers to change.
       part: Which use of the tied embedding to change.
       forget_loss: Loss of the examples to forget, of parameters.

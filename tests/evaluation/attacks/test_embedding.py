@@ -6,6 +6,7 @@ import pytest
 from jaxunlearn import tree
 from jaxunlearn.data import collate, in_order, subset
 from jaxunlearn.evaluation.attacks import measure_of, probability, soft_prompt
+from jaxunlearn.models.tying import with_token_rows
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +51,9 @@ def test_the_first_step_is_adam_s_along_the_gradient_of_the_prompts(
     prompts = np.arange(12) < np.array(starts)[:, None]
 
     def losses(offset):
-        own = jnp.asarray(prompts)[..., None] * offset
-        return model.per_example_loss(params, batch, embedding_offset=own)
+        rows = params["wte"]["embedding"][batch["input_ids"]]
+        rows = rows + jnp.asarray(prompts)[..., None] * offset
+        return model.per_example_loss(*with_token_rows(params, batch, rows))
 
     zero = jnp.zeros(16)
     slope = jax.jit(jax.grad(lambda offset: losses(offset)[:3].mean()))(zero)

@@ -6,7 +6,6 @@ import pytest
 from jaxunlearn import tree
 from jaxunlearn.data import collate, epoch_order, in_order
 from jaxunlearn.evaluation.attacks import halves, measure_of, probability, relearning
-from jaxunlearn.evaluation.attacks.relearning import without_dropout
 
 RATE = 1e-2
 
@@ -14,7 +13,7 @@ RATE = 1e-2
 @pytest.fixture(scope="module")
 def slow(model, params, data):
     """Three steps of optax's AdamW over the epoch order of seed 3, three at a time."""
-    quiet = without_dropout(model)
+    quiet = model.without_dropout()
     transform = optax.adamw(RATE, weight_decay=0.0)
     state, own, path = transform.init(params), params, [params]
 

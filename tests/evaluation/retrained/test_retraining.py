@@ -43,6 +43,10 @@ class Bigram:
 
     config: GPT2Config
 
+    @property
+    def has_dropout(self):
+        return self.config.resid_pdrop > 0
+
     def per_example_loss(self, params, batch, *, key=None):
         logits = params["wte"]["embedding"][batch["input_ids"][:, :-1]]
         if key is not None:

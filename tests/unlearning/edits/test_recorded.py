@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from jaxunlearn import tree
-from jaxunlearn.training import RecordedGradient
 from jaxunlearn.unlearning import (
     Limits,
     ascent_direction,
@@ -35,7 +34,7 @@ def network():
             "ln_f": {"scale": draw(3)},
         }
 
-    return params(), RecordedGradient(params(), draw(5, 3))
+    return params(), params() | {"lm_head": {"kernel": draw(5, 3)}}
 
 
 @pytest.mark.parametrize("layers", ["wte", "h/1/", "ln_f", "."])
@@ -71,7 +70,7 @@ def test_only_the_chosen_layers_move(network, square, same_bits, layers):
 def test_the_parts_of_the_embedding_are_chosen(network):
     params, gradient = network
     mask = tree.select(params, "wte|ln_f")
-    lookup, head = gradient.params["wte"]["embedding"], gradient.head
+    lookup, head = gradient["wte"]["embedding"], gradient["lm_head"]["kernel"]
     for part, expected in (
         ("tied", lookup + head),
         ("input", lookup),
@@ -80,9 +79,11 @@ def test_the_parts_of_the_embedding_are_chosen(network):
         direction = ascent_direction(gradient, mask, part)
         np.testing.assert_array_equal(direction["wte"]["embedding"], expected)
         np.testing.assert_array_equal(
-            direction["ln_f"]["scale"], gradient.params["ln_f"]["scale"]
+            direction["ln_f"]["scale"], gradient["ln_f"]["scale"]
         )
         assert not direction["h"]["mlp"]["kernel"].any()
+    with pytest.raises(ValueError, match="part='head': one of tied, input, output"):
+        ascent_direction(gradient, mask, "head")
 
 
 def test_the_relative_step_is_that_of_the_chosen_layers(network, square):
@@ -126,7 +127,7 @@ def test_scale_1_takes_an_example_out_of_a_step_of_gradient_descent():
             without = tree.add_scaled(without, -1.0, step)
     outcome = first_epoch(
         trained,
-        RecordedGradient(steps[forget], jnp.zeros(3)),
+        steps[forget] | {"lm_head": {"kernel": jnp.zeros(3)}},
         mask=tree.select(start, "."),
         forget_loss=lambda p: float(losses(p)[forget]),
         retain_loss=lambda p: float(losses(p)[:2].mean()),
