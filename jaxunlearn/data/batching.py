@@ -6,7 +6,7 @@ past saw, computes it again.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -123,6 +123,28 @@ def collate(
         batch["index"][row] = index
         batch["weight"][row] = 1
     return batch
+
+
+def blank_rows(
+    batch: Batch, indices: Collection[int] | np.ndarray, *, pad_id: int
+) -> Batch:
+    """Returns a batch in which the rows of some examples are padding.
+
+    Nothing of these examples is left in it, and every other row stays in its place.
+
+    Args:
+        batch: A batch as `collate` makes it.
+        indices: Positions in the data set; those that are not in the batch do nothing.
+        pad_id: The id of padding.
+    """
+    blank = {"input_ids": pad_id, "labels": NO_LOSS, "index": -1}
+    gone = np.isin(batch["index"], np.asarray(list(indices), np.int64))
+    return {
+        name: np.where(
+            gone.reshape(-1, *[1] * (x.ndim - 1)), blank.get(name, 0), x
+        ).astype(x.dtype)
+        for name, x in batch.items()
+    }
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ files inside: an interrupted run never leaves half of one, or one without hashes
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import jax
@@ -21,12 +21,20 @@ from jaxunlearn.types import Params
 KEEP = 2
 """How many checkpoints stay: the latest, and one should that be damaged."""
 
+KEPT = "kept"
+"""The file of a checkpoint that stays for good."""
 
-def save(directory: Path, state: TrainingState) -> None:
-    """Write ``state`` as the checkpoint of its step, and delete all but the latest."""
-    save_params(directory / str(int(state.step)), state._asdict())
+
+def save(directory: Path, state: TrainingState, *, keep: bool = False) -> None:
+    """Write ``state`` as the checkpoint of its step, and delete all but the latest.
+
+    Those that were written with ``keep`` stay, to replay a run from there.
+    """
+    folder = directory / str(int(state.step))
+    save_params(folder, state._asdict(), files=(KEPT,) if keep else ())
     for step in steps(directory)[:-KEEP]:
-        shutil.rmtree(directory / str(step))
+        if not (directory / str(step) / KEPT).exists():
+            shutil.rmtree(directory / str(step))
 
 
 def steps(directory: Path) -> list[int]:
@@ -57,12 +65,19 @@ def restore(directory: Path, step: int, like: TrainingState) -> TrainingState:
     )
 
 
-def save_params(directory: Path, params: Params) -> None:
-    """Write a parameter tree to ``directory``, in place of what stands there."""
+def save_params(
+    directory: Path, params: Params, *, files: Collection[str] = ()
+) -> None:
+    """Write a parameter tree to ``directory``, in place of what stands there.
+
+    ``files`` are the names of empty files to stand beside it.
+    """
     with replaced_folder(directory) as fresh:
         with plainly_named(fresh.parent) as parent:
             with ocp.StandardCheckpointer() as checkpointer:
                 checkpointer.save(parent / fresh.name, params, force=True)
+        for name in files:
+            (fresh / name).touch()
         write_checksums(fresh)
 
 

@@ -1,11 +1,12 @@
 """The training loop: steps, evaluation, checkpoints, recording, resume."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import tree
@@ -63,6 +64,9 @@ def train(
     recording: Recording | None = None,
     evaluate: Callable[[Params], dict] | None = None,
     evaluate_every: int | None = None,
+    keep_every: int | None = None,
+    omit: Collection[int] = (),
+    state: TrainingState | None = None,
     on_step: Callable[[Progress], None] | None = None,
 ) -> Training:
     """Train, and take up an interrupted run where it stood.
@@ -82,6 +86,13 @@ def train(
       evaluate: Called with the parameters before the first step, every
         ``evaluate_every`` steps (default: an epoch) and at the end.
       evaluate_every: Steps between evaluations.
+      keep_every: Steps between checkpoints that stay for good, from which a run without
+        some of its examples can be replayed; needs ``directory``. None keeps the latest
+        two alone.
+      omit: Examples that are never used, by position in ``data``: their rows are
+        padding in every batch, and every other row, key and learning rate is as it was.
+      state: Where to begin, such as a checkpoint of this run; default: before the first
+        step. A checkpoint found in ``directory`` goes before it.
       on_step: Called after each step.
 
     Returns:
@@ -95,13 +106,21 @@ def train(
     every = per_epoch if evaluate_every is None else evaluate_every
     if every < 1:
         raise ValueError(f"evaluate_every={evaluate_every}: at least 1, or None")
+    if keep_every is not None and (keep_every < 1 or directory is None):
+        raise ValueError(
+            f"keep_every={keep_every}: at least 1, and directory= says where; or None"
+        )
     plain = compiled_step(model, recipe, total)
     record, recorded_epochs = None, ()
     if recording is not None:
         record = recording_step(model, params, data, recipe, recording, directory)
         recorded_epochs = recording.epochs
     mesh = data_mesh(recipe.microbatch_size or recipe.batch_size)
-    state = replicate(initial_state(params, optimizer(recipe, total)), mesh)
+    if state is None:
+        state = initial_state(params, optimizer(recipe, total))
+    else:
+        state = jax.tree.map(jnp.array, state)  # a copy: each step takes it for good
+    state = replicate(state, mesh)
     history = History(directory)
     kept = None if directory is None else directory / "checkpoints"
     latest = None if kept is None else checkpoints.latest_step(kept)
@@ -113,7 +132,7 @@ def train(
     if evaluate is not None and first == 0:
         history.evaluated(0, evaluate(params))
     for step in range(first, total):
-        batch = split(batch_at(recipe, data, step), mesh)
+        batch = split(batch_at(recipe, data, step, omit=omit), mesh)
         epoch = step // per_epoch + 1
         if record is not None and epoch in recorded_epochs:
             state, metrics = record(state, batch, step)
@@ -126,8 +145,9 @@ def train(
             stored = tree.rounded(state.params, params)
             history.evaluated(step + 1, evaluate(stored))
         due = time.monotonic() - saved > CHECKPOINT_SECONDS
-        if kept is not None and (due or step + 1 == total):
-            save(kept, state, history)
+        stays = keep_every is not None and (step + 1) % keep_every == 0
+        if kept is not None and (due or stays or step + 1 == total):
+            save(kept, state, history, keep=stays)
             saved = time.monotonic()
         if on_step is not None:
             on_step(Progress(step + 1, total, loss))
@@ -177,10 +197,12 @@ def recording_step(
     return record
 
 
-def save(directory: Path, state: TrainingState, history: "History") -> None:
+def save(
+    directory: Path, state: TrainingState, history: "History", *, keep: bool
+) -> None:
     """Write the histories, then the checkpoint that makes them count."""
     history.write()
-    checkpoints.save(directory, state)
+    checkpoints.save(directory, state, keep=keep)
 
 
 def most_labels(data: TokenizedData) -> int:

@@ -8,7 +8,7 @@ is what lets any gradient of the run be computed again later (``replay.py``).
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import jax
@@ -18,6 +18,7 @@ import optax
 
 from jaxunlearn import tree
 from jaxunlearn.data import TokenizedData, collate, step_indices
+from jaxunlearn.data.batching import blank_rows
 from jaxunlearn.models.cross_entropy import label_counts
 from jaxunlearn.models.gpt2 import GPT2
 from jaxunlearn.randomness import random_key
@@ -194,17 +195,27 @@ def decayed(params: Params) -> Params:
     )
 
 
-def batch_at(recipe: Recipe, data: TokenizedData, step: int) -> Batch:
-    """Return the batch of global step ``step``, a function of (seed, step) alone."""
+def batch_at(
+    recipe: Recipe,
+    data: TokenizedData,
+    step: int,
+    *,
+    omit: Collection[int] = (),
+) -> Batch:
+    """Return the batch of global step ``step``, a function of (seed, step) alone.
+
+    The rows of the examples ``omit`` are padding; every other row is as without them.
+    """
     indices = step_indices(
         recipe.seed, step, n=len(data.examples), batch_size=recipe.batch_size
     )
-    return collate(
+    batch = collate(
         data,
         indices,
         batch_size=recipe.batch_size,
         length=data.length,
     )
+    return blank_rows(batch, omit, pad_id=data.pad_id) if omit else batch
 
 
 def step_key(recipe: Recipe, model: GPT2, step: int | jax.Array) -> jax.Array | None:

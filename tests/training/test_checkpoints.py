@@ -53,6 +53,16 @@ def test_the_last_two_are_kept(state, tmp_path):
     assert checkpoints.steps(tmp_path) == [2, 11]
 
 
+def test_what_was_written_to_be_kept_stays(state, same_bits, tmp_path):
+    for step in (2, 3, 4, 6, 7):
+        here = state._replace(step=jnp.int32(step))
+        checkpoints.save(tmp_path, here, keep=step % 2 == 0)
+    assert checkpoints.steps(tmp_path) == [2, 4, 6, 7]
+    # Its file does not harm what is read.
+    read = checkpoints.restore(tmp_path, 2, state)
+    assert same_bits(read, state._replace(step=jnp.int32(2)))
+
+
 def cut_metadata(folder):
     (path,) = folder.rglob("_METADATA")
     path.write_text(path.read_text()[:20])

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 
 from jaxunlearn import tree
 from jaxunlearn.provenance import params_hash
-from jaxunlearn.training import Recipe, Recording, loop, train
+from jaxunlearn.training import Recipe, Recording, checkpoints, loop, train
 from jaxunlearn.training.recipe import (
     batch_at,
     initial_state,
@@ -292,3 +292,57 @@ def test_a_finished_run_keeps_the_hash_of_the_model_that_it_returns(
     end = train(model, start, data, recipe, directory=tmp_path)
     told = json.loads((tmp_path / "trained.json").read_text())
     assert told["params_sha256"] == params_hash(end.params)
+
+
+def test_checkpoints_of_the_cadence_stay_and_change_nothing(
+    bigram, data, same_bits, tmp_path
+):
+    recipe = dataclasses.replace(RECIPE, epochs=3)
+    settings = {"directory": tmp_path, "keep_every": 2}
+    kept = train(*bigram, data, recipe, **settings)
+    assert checkpoints.steps(tmp_path / "checkpoints") == [2, 4, 6, 8, 9]
+    assert same_bits(kept.params, train(*bigram, data, recipe).params)
+
+
+@pytest.mark.parametrize(("every", "place"), [(0, True), (1, False)])
+def test_a_cadence_needs_a_number_and_a_place(bigram, data, tmp_path, every, place):
+    with pytest.raises(ValueError, match=f"keep_every={every}: at least 1, and direc"):
+        train(
+            *bigram,
+            data,
+            RECIPE,
+            keep_every=every,
+            directory=tmp_path if place else None,
+        )
+
+
+def test_what_is_omitted_is_never_seen(bigram, data, same_bits):
+    """Other texts in the omitted examples' place change no bit; in others' they do."""
+    forget = {0, 3, 8}
+    rng = np.random.default_rng(7)
+    ids = rng.integers(PAD, size=12).astype(np.int32)
+
+    def other(changed):
+        examples = [
+            e._replace(input_ids=ids, labels=ids) if i in changed else e
+            for i, e in enumerate(data.examples)
+        ]
+        return dataclasses.replace(data, examples=tuple(examples))
+
+    recipe = dataclasses.replace(RECIPE, weight_decay=0.1, microbatch_size=2)
+    ends = [
+        train(*bigram, d, recipe, omit=forget).params
+        for d in (data, other(forget), other({1}))
+    ]
+    assert same_bits(ends[0], ends[1])
+    assert not same_bits(ends[0], ends[2])
+    assert not same_bits(ends[0], train(*bigram, data, recipe).params)
+
+
+def test_a_run_goes_on_from_a_state_that_it_is_given(bigram, data, same_bits, tmp_path):
+    whole = train(*bigram, data, RECIPE, directory=tmp_path, keep_every=2)
+    like = initial_state(bigram[1], optimizer(RECIPE, 6))
+    state = checkpoints.restore(tmp_path / "checkpoints", 4, like)
+    rest = [train(*bigram, data, RECIPE, state=state) for _ in range(2)]
+    assert [x["step"] for x in rest[0].losses] == [5, 6]
+    assert all(same_bits(one.params, whole.params) for one in rest)
