@@ -1,0 +1,1 @@
+"""Methods that give what training without the forgotten examples would have given."""
