@@ -126,8 +126,8 @@ def collate(
 
 
 def blank_rows(
-    batch: Batch, indices: Collection[int] | np.ndarray, *, pad_id: int
-) -> Batch:
+    batch: dict[str, np.ndarray], indices: Collection[int], *, pad_id: int
+) -> dict[str, np.ndarray]:
     """Returns a batch in which the rows of some examples are padding.
 
     Nothing of these examples is left in it, and every other row stays in its place.
@@ -137,7 +137,7 @@ def blank_rows(
         indices: Positions in the data set; those that are not in the batch do nothing.
         pad_id: The id of padding.
     """
-    blank = {"input_ids": pad_id, "labels": NO_LOSS, "index": -1}
+    blank = {"input_ids": pad_id, "labels": IGNORED_LABEL, "index": -1}
     gone = np.isin(batch["index"], np.asarray(list(indices), np.int64))
     return {
         name: np.where(

@@ -11,6 +11,7 @@ import pytest
 from jaxunlearn.models import GPT2, GPT2Config
 from jaxunlearn.randomness import random_key
 from jaxunlearn.tasks import classification_task, language_task
+from jaxunlearn.unlearning.wrappers.offset import OffsetTask
 
 EPS = 2.0**-23
 SIZE = 6
@@ -88,7 +89,19 @@ def linear(params, x):
     return x @ params
 
 
-TASKS = {"language": language, "images": images, "tables": tables}
+def offset_tables():
+    case = tables()
+    reinforced = case.params + np.random.default_rng(1).normal(size=case.params.shape)
+    task = OffsetTask(case.task, reinforced.astype(np.float32), 0.5)
+    return case._replace(task=task)
+
+
+TASKS = {
+    "language": language,
+    "images": images,
+    "tables": tables,
+    "offset tables": offset_tables,
+}
 
 
 @pytest.fixture(params=TASKS)

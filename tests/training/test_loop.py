@@ -320,7 +320,7 @@ def test_what_is_omitted_is_never_seen(bigram, data, same_bits):
     """Other texts in the omitted examples' place change no bit; in others' they do."""
     forget = {0, 3, 8}
     rng = np.random.default_rng(7)
-    ids = rng.integers(PAD, size=12).astype(np.int32)
+    ids = rng.integers(data.pad_id, size=12).astype(np.int32)
 
     def other(changed):
         examples = [

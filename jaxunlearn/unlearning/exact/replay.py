@@ -108,7 +108,6 @@ def exact_replay(
         start,
         run.data,
         run.recipe,
-        pad_id=run.pad_id,
         directory=directory,
         omit=frozenset(forget),
         state=state_at(run, start, plan),

@@ -39,16 +39,11 @@ class OffsetTask:
     def __call__(
         self, params: Params, batch: Batch, *, key: jax.Array | None = None
     ) -> jax.Array:
-        """Return the loss of the offset logits, float32[B]; it has no dropout.
+        """Return the loss of the offset logits, float32[B].
 
-        Raises:
-          ValueError: ``key`` is given: a wrapper is for inference.
+        Nothing here is random: it is for inference, and a ``key`` changes nothing.
         """
-        if key is not None:
-            raise ValueError(
-                "key is given, but a wrapped task is for inference and draws nothing: "
-                "train the task that it wraps"
-            )
+        del key
         return self.loss_of_outputs(self.outputs(params, batch), batch)
 
     def outputs(self, params: Params, batch: Batch) -> jax.Array:
@@ -64,15 +59,15 @@ class OffsetTask:
         """Return the task's loss of given logits, float32[B]."""
         return self.task.loss_of_outputs(outputs, batch)
 
-    def states(
-        self,
-        params: Params,
-        batch: Batch,
-        *,
-        keep: Callable[[jax.Array], Any] = lambda states_BTD: states_BTD,
-    ) -> Any:
-        """Return the task's states, in which nothing is changed."""
-        return self.task.states(params, batch, keep=keep)
+    @property
+    def states(self) -> Callable[..., Any]:
+        """The task's states, in which nothing is changed; missing where it has none."""
+        return self.task.states
+
+    @property
+    def stacked(self) -> tuple[str, ...]:
+        """The names of the folders whose leaves are stacked over layers."""
+        return self.task.stacked
 
 
 def offset(base: jax.Array, reinforced: jax.Array, alpha: float) -> jax.Array:

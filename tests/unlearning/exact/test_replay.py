@@ -69,9 +69,7 @@ def run(request, tmp_path_factory):
 
 
 def again(run, **options):
-    return train(
-        run.model, run.start, run.data, run.recipe, pad_id=run.pad_id, **options
-    )
+    return train(run.model, run.start, run.data, run.recipe, **options)
 
 
 @functools.cache
@@ -96,10 +94,10 @@ def never_used(run, forget):
         order = epoch_order(run.recipe.seed, epoch, 10)
         for begin in (0, 4, 8):
             rows = order[begin : begin + 4]
-            batch = collate(data, rows, batch_size=4, length=length, pad_id=run.pad_id)
+            batch = collate(data, rows, batch_size=4, length=length)
             for row, index in enumerate(rows):
                 if index in forget:
-                    batch["input_ids"][row] = run.pad_id
+                    batch["input_ids"][row] = run.data.pad_id
                     batch["labels"][row] = -100
                     batch["attention_mask"][row] = 0
                     batch["weight"][row] = 0.0
