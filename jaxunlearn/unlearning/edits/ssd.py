@@ -1,20 +1,21 @@
 """Selective synaptic dampening: shrink what matters to the forgotten above all else.
 
 Foster et al., "Fast machine unlearning without retraining through selective synaptic
-dampening", AAAI 2024, arXiv 2308.07707, equations 8 to 10.
+dampening", AAAI 2024, arXiv 2308.07707.
 """
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxunlearn import tree
 from jaxunlearn.gradients import fisher_diagonal
-from jaxunlearn.gradients.batching import with_weight
 from jaxunlearn.types import Params, PerExampleLoss
 from jaxunlearn.unlearning.forms import Sets
+from jaxunlearn.unlearning.measuring import with_weight
 
 
-def ssd(
+def dampen_synapses(
     task: PerExampleLoss,
     params: Params,
     sets: Sets,
@@ -31,10 +32,9 @@ def ssd(
     counting the same; then :func:`dampen`. Since D holds F's examples, ``F / D`` is at
     most ``n / n_F``: with ``alpha`` above that nothing is selected.
 
-    The official code squares the gradient of a mini-batch's mean loss, which is about
-    ``1 / batch size`` of this for D and, of examples alike, not for F: what it selects
-    depends on the batch size. This one squares example by example, as the paper's
-    equation does, and depends on no batch.
+    The official code squares the gradient of a mini-batch's mean loss. Of gradients
+    that point apart that is smaller by up to the batch size, of alike ones it is not,
+    so what it selects depends on the batch size. This squares example by example.
 
     Args:
       task: The per-example loss.
@@ -44,27 +44,30 @@ def ssd(
       alpha: How much more a parameter must matter to the forgotten to be selected.
       lambda_: Strength: a selected one is multiplied by lambda D / F.
       exponent: Of that factor.
+
+    Raises:
+      ValueError: A number is negative, or no parameter is selected.
+
+    Cost: a forward and a backward pass over both sets; three trees in memory.
     """
     check("alpha", alpha)
     check("lambda_", lambda_)
     check("exponent", exponent)
-    forget, retain = list(sets.forget), list(sets.retain or ())
-    importances = [
-        fisher_diagonal(task, params, batches, layers=layers)
-        for batches in (forget, retain)
+    parts = [
+        [with_weight(b) for b in part] for part in (sets.forget, sets.retain or ())
     ]
-    counts = [
-        sum(float(jnp.sum(with_weight(batch)["weight"])) for batch in batches)
-        for batches in (forget, retain)
-    ]
-    shares = [count / sum(counts) for count in counts]
-    everything = tree.add_scaled(
-        tree.scaled(shares[0], importances[0]), shares[1], importances[1]
+    forget, retain = (
+        fisher_diagonal(task, params, part, layers=layers) for part in parts
     )
+    counts = [sum(float(np.sum(b["weight"])) for b in part) for part in parts]
+    data = tree.add_scaled(
+        tree.scaled(counts[0] / sum(counts), forget), counts[1] / sum(counts), retain
+    )
+    check_selection(forget, data, alpha)
     return dampen(
         params,
-        importances[0],
-        everything,
+        forget,
+        data,
         alpha=alpha,
         lambda_=lambda_,
         exponent=exponent,
@@ -106,6 +109,22 @@ def dampen(
 
     new = jax.tree.map(dampened, params, forget_importance, data_importance)
     return tree.rounded(new, params)
+
+
+def check_selection(forget: Params, data: Params, alpha: float) -> None:
+    """Refuse an ``alpha`` that selects no parameter."""
+    ratios = jax.tree.map(
+        lambda f, d: float(jnp.max(jnp.where(d > 0, f / jnp.where(d > 0, d, 1), 0))),
+        forget,
+        data,
+    )
+    largest = max(jax.tree.leaves(ratios))
+    if not largest > alpha:
+        raise ValueError(
+            f"alpha={alpha}: no parameter matters that much more to the forgotten than "
+            f"to all data, the most selective one {largest:.3g} times: lower alpha, or "
+            f"choose other layers="
+        )
 
 
 def check(name: str, value: float) -> None:

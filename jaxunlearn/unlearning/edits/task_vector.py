@@ -6,13 +6,14 @@ Ilharco et al., "Editing models with task arithmetic", 2023, arXiv 2212.04089.
 from typing import Literal
 
 from jaxunlearn import tree
-from jaxunlearn.training.fine_tuning import fine_tune
 from jaxunlearn.training.recipe import Recipe
 from jaxunlearn.types import Params, PerExampleLoss
+from jaxunlearn.unlearning.fine_tuning import fine_tune
 from jaxunlearn.unlearning.forms import Direction, Sets
+from jaxunlearn.unlearning.measuring import with_weight
 
 
-def task_vector(
+def subtract_task_vector(
     task: PerExampleLoss,
     params: Params,
     sets: Sets,
@@ -39,7 +40,6 @@ def task_vector(
       optimizer: What turns gradients into steps.
     """
     recipe = Recipe(epochs=epochs, learning_rate=learning_rate, optimizer=optimizer)
-    tuned = fine_tune(
-        task, params, list(sets.forget), recipe, mask=tree.select(params, layers)
-    )
+    batches = [with_weight(batch) for batch in sets.forget]
+    tuned = fine_tune(task, params, batches, recipe, mask=tree.select(params, layers))
     return Direction(tree.subtract(params, tuned))

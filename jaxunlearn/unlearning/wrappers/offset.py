@@ -1,7 +1,7 @@
 """Logits without what a model that knows the forgotten even better would add.
 
-Eldan and Russinovich, "Who's Harry Potter?", 2023, arXiv 2310.02238, equation 1, in the
-form that MUSE uses at inference (Shi et al. 2024, arXiv 2407.06460).
+Eldan and Russinovich, "Who's Harry Potter?", 2023, arXiv 2310.02238, in the form
+that MUSE uses at inference (Shi et al. 2024, arXiv 2407.06460).
 """
 
 import dataclasses
@@ -11,10 +11,11 @@ from typing import Any, Literal
 import jax
 
 from jaxunlearn import tree
-from jaxunlearn.training.fine_tuning import fine_tune
 from jaxunlearn.training.recipe import Recipe
 from jaxunlearn.types import Batch, Params, Task
+from jaxunlearn.unlearning.fine_tuning import fine_tune
 from jaxunlearn.unlearning.forms import Sets
+from jaxunlearn.unlearning.measuring import with_weight
 
 
 @jax.tree_util.register_dataclass
@@ -49,7 +50,9 @@ class OffsetTask:
     def outputs(self, params: Params, batch: Batch) -> jax.Array:
         """Return the offset logits, in the shape of the task's own."""
         base = self.task.outputs(params, batch)
-        return offset(base, self.task.outputs(self.reinforced, batch), self.alpha)
+        return offset_logits(
+            base, self.task.outputs(self.reinforced, batch), self.alpha
+        )
 
     def targets(self, batch: Batch) -> jax.Array:
         """Return the task's targets."""
@@ -70,16 +73,16 @@ class OffsetTask:
         return self.task.stacked
 
 
-def offset(base: jax.Array, reinforced: jax.Array, alpha: float) -> jax.Array:
+def offset_logits(base: jax.Array, reinforced: jax.Array, alpha: float) -> jax.Array:
     """Return ``z_base - alpha relu(z_reinforced - z_base)``.
 
-    >>> offset(jnp.array([1.0, 2.0]), jnp.array([4.0, 0.0]), 0.5).tolist()
+    >>> offset_logits(jnp.array([1.0, 2.0]), jnp.array([4.0, 0.0]), 0.5).tolist()
     [-0.5, 2.0]
     """
     return base - alpha * jax.nn.relu(reinforced - base)
 
 
-def logit_offset(
+def whp(
     task: Task,
     params: Params,
     sets: Sets,
@@ -107,5 +110,6 @@ def logit_offset(
     if not alpha >= 0:
         raise ValueError(f"alpha={alpha}: must be at least 0")
     recipe = Recipe(epochs=epochs, learning_rate=learning_rate, optimizer=optimizer)
-    tuned = fine_tune(task, params, list(sets.forget), recipe)
+    batches = [with_weight(batch) for batch in sets.forget]
+    tuned = fine_tune(task, params, batches, recipe)
     return OffsetTask(task, tree.rounded(tuned, params), alpha)

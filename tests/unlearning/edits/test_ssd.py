@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import tree
-from jaxunlearn.unlearning.edits.ssd import dampen, ssd
+from jaxunlearn.unlearning.edits.ssd import dampen, dampen_synapses
 from jaxunlearn.unlearning.forms import Sets
 
 
@@ -63,7 +63,7 @@ def by_hand(alpha, lambda_=1.0, exponent=1.0):
     ],
 )
 def test_it_is_the_papers_equation(options):
-    found = ssd(linear, PARAMS, SETS, layers=".", **options)
+    found = dampen_synapses(linear, PARAMS, SETS, layers=".", **options)
     expected, _ = by_hand(**options)
     np.testing.assert_allclose(found["w"], expected[:3], rtol=2e-6)
     np.testing.assert_allclose(found["b"], expected[3], rtol=2e-6)
@@ -76,40 +76,49 @@ def test_the_published_golden_value():
 
 
 def test_what_is_not_selected_stays_to_the_bit():
-    for alpha in (3.6, 1e6, float("inf")):  # F / D is at most n / n_F = 3.5
-        found = ssd(linear, PARAMS, SETS, layers=".", alpha=alpha)
+    importance = jax.tree.map(lambda x: jnp.abs(x) + 1.0, PARAMS)
+    for alpha in (1.0, 1e6, float("inf")):
+        found = dampen(PARAMS, importance, importance, alpha=alpha)
         for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(PARAMS), strict=True):
             assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
     _, selected = by_hand(2.0)
-    found = ssd(linear, PARAMS, SETS, layers=".", alpha=2.0)
+    found = dampen_synapses(linear, PARAMS, SETS, layers=".", alpha=2.0)
     assert selected.tolist() == [True, False, True, True]
     assert found["w"][1] == PARAMS["w"][1]
     assert found["w"][0] != PARAMS["w"][0]
 
 
 def test_other_layers_stay_to_the_bit():
-    found = ssd(linear, PARAMS, SETS, layers="^w$", alpha=2.0)
+    found = dampen_synapses(linear, PARAMS, SETS, layers="^w$", alpha=2.0)
     assert found["b"] == PARAMS["b"]
     np.testing.assert_allclose(found["w"], by_hand(2.0)[0][:3], rtol=2e-6)
 
 
 def test_it_does_not_depend_on_the_batches():
-    whole = ssd(linear, PARAMS, SETS, layers=".", alpha=2.0)
+    whole = dampen_synapses(linear, PARAMS, SETS, layers=".", alpha=2.0)
     rows = jax.tree.map(lambda x: x[:, None], FORGET[0])
     one_by_one = [jax.tree.map(lambda x, i=i: x[i], rows) for i in range(2)]
-    cut = ssd(linear, PARAMS, Sets(one_by_one, RETAIN), layers=".", alpha=2.0)
+    cut = dampen_synapses(
+        linear, PARAMS, Sets(one_by_one, RETAIN), layers=".", alpha=2.0
+    )
     for a, b in zip(jax.tree.leaves(cut), jax.tree.leaves(whole), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
 def test_16_bit_parameters_stay_in_their_dtype():
     low = tree.cast(PARAMS, "bfloat16")
-    found = ssd(linear, low, SETS, layers=".", alpha=2.0)
+    found = dampen_synapses(linear, low, SETS, layers=".", alpha=2.0)
     assert {x.dtype for x in jax.tree.leaves(found)} == {jnp.bfloat16.dtype}
     np.testing.assert_allclose(
         np.asarray(found["w"], np.float32), by_hand(2.0)[0][:3], rtol=2**-7
     )
     assert found["w"][1] == low["w"][1]
+
+
+@pytest.mark.parametrize("alpha", [3.51, float("inf")])
+def test_where_nothing_is_selected_the_error_says_what_would_be(alpha):
+    with pytest.raises(ValueError, match=f"alpha={alpha}: no parameter.* 3.5 times"):
+        dampen_synapses(linear, PARAMS, SETS, layers=".", alpha=alpha)
 
 
 def test_where_nothing_matters_to_anything():
@@ -122,4 +131,4 @@ def test_where_nothing_matters_to_anything():
 @pytest.mark.parametrize("value", [-1.0, float("nan")])
 def test_numbers_without_meaning(name, value):
     with pytest.raises(ValueError, match=f"{name}={value}: must be at least 0"):
-        ssd(linear, PARAMS, SETS, layers=".", **{name: value})
+        dampen_synapses(linear, PARAMS, SETS, layers=".", **{name: value})

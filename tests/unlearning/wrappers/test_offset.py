@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxunlearn.gradients import fisher_diagonal, per_example_gradients
 from jaxunlearn.tasks import classification_task
 from jaxunlearn.unlearning.forms import Sets
-from jaxunlearn.unlearning.wrappers.offset import OffsetTask, logit_offset
+from jaxunlearn.unlearning.wrappers.offset import OffsetTask, whp
 
 B, T, V = np.indices((2, 5, 6), dtype=np.float64)
 BASE = 2 * np.sin(1 + 7 * B + 3 * T + 2 * V)
@@ -78,7 +77,7 @@ OPTIONS: dict[str, Any] = {"epochs": 20, "learning_rate": 0.1, "optimizer": "sgd
 
 def test_it_hides_the_forgotten_and_leaves_the_rest():
     before = np.asarray(PARAMS).tobytes()
-    wrapped = logit_offset(TASK, PARAMS, Sets([FORGET]), **OPTIONS)
+    wrapped = whp(TASK, PARAMS, Sets([FORGET]), **OPTIONS)
     assert np.all(wrapped(PARAMS, FORGET) > TASK(PARAMS, FORGET) + 0.1)
     # The forgotten share no input with the retained, so nothing is added to these.
     np.testing.assert_array_equal(wrapped(PARAMS, RETAIN), TASK(PARAMS, RETAIN))
@@ -89,7 +88,7 @@ def test_it_hides_the_forgotten_and_leaves_the_rest():
 def test_at_strength_0_it_is_the_task_itself(options):
     if options["alpha"]:  # nothing was learned
         options = options | {"learning_rate": 0.0}
-    wrapped = logit_offset(TASK, PARAMS, Sets([FORGET]), **OPTIONS | options)
+    wrapped = whp(TASK, PARAMS, Sets([FORGET]), **OPTIONS | options)
     assert np.array_equal(wrapped(PARAMS, FORGET), TASK(PARAMS, FORGET))
     assert np.array_equal(wrapped.outputs(PARAMS, FORGET), TASK.outputs(PARAMS, FORGET))
 
@@ -101,7 +100,7 @@ def test_what_is_inside_stays_as_it_was():
 
 
 def test_it_is_a_task_wherever_a_task_is_taken():
-    wrapped = logit_offset(TASK, PARAMS, Sets([FORGET]), **OPTIONS)
+    wrapped = whp(TASK, PARAMS, Sets([FORGET]), **OPTIONS)
     compiled = []
 
     @jax.jit
@@ -114,10 +113,5 @@ def test_it_is_a_task_wherever_a_task_is_taken():
         losses(wrapped, PARAMS, FORGET), losses(other, PARAMS, FORGET)
     )
     assert len(compiled) == 1  # its parameters are arguments
-    rows = per_example_gradients(wrapped, PARAMS, FORGET)
-    alone = jax.jacrev(lambda p: wrapped(p, FORGET))(PARAMS)
-    np.testing.assert_allclose(rows, alone, rtol=1e-5, atol=1e-6)
-    squares = fisher_diagonal(wrapped, PARAMS, FORGET)
-    np.testing.assert_allclose(squares, (alone**2).mean(0), rtol=1e-5, atol=1e-6)
     with pytest.raises(ValueError, match="alpha=-1.0: must be at least 0"):
-        logit_offset(TASK, PARAMS, Sets([FORGET]), alpha=-1.0)
+        whp(TASK, PARAMS, Sets([FORGET]), alpha=-1.0)

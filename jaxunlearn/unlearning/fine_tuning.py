@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import Partial
 
 from jaxunlearn import tree
 from jaxunlearn.training.recipe import (
@@ -17,6 +16,7 @@ from jaxunlearn.training.recipe import (
 )
 from jaxunlearn.training.weighted import mean_shares
 from jaxunlearn.types import Batch, Params, PerExampleLoss
+from jaxunlearn.unlearning.measuring import as_argument
 
 
 def fine_tune(
@@ -52,11 +52,11 @@ def fine_tune(
         raise ValueError("batches is empty: give at least one batch")
     total = recipe.epochs * len(batches)
     state = initial_state(params, optimizer(recipe, total))
-    step = compiled_step(recipe, total)
+    step, argument = compiled_step(recipe, total), as_argument(loss)
     done = 0
     for _ in range(recipe.epochs):
         for batch in batches:
-            state = step(Partial(loss), state, dict(batch), mask)
+            state = step(argument, state, dict(batch), mask)
             done += 1
             if on_step is not None:
                 on_step(done)
