@@ -73,7 +73,8 @@ def exact_replay(
     The length to which the run pads stays.
 
     Checkpoints come from ``train(..., keep_every=)``; without one before the first use
-    the whole run is taken again. A later request must name the examples of the earlier
+    the whole run is taken again, and so is a run that recorded gradients in its first
+    epoch, as a step that records rounds otherwise. A later request must name the examples of the earlier
     ones too, or they come back.
 
     Args:
@@ -126,8 +127,10 @@ def replay_plan(
     size = len(run.data.examples)
     first = first_use(run.recipe, size, forget)
     total = run.recipe.epochs * steps_per_epoch(run.recipe, size)
-    there = [0, *checkpoints.steps(run.directory / "checkpoints")]
-    before = [step for step in there if step <= first]
+    there = checkpoints.steps(run.directory / "checkpoints")
+    if run.recording is not None and 1 in run.recording.epochs:
+        there = []  # a step that records rounds otherwise than one that does not
+    before = [0, *(step for step in there if step <= first)]
     if checkpoint is not None and checkpoint not in before:
         raise ValueError(
             f"checkpoint={checkpoint}: the run has {before} up to step {first}, the "

@@ -13,10 +13,16 @@ from jaxunlearn import tree
 from jaxunlearn.data import Example, collate, epoch_order, train_tokenizer
 from jaxunlearn.models.gpt2 import GPT2, GPT2Config
 from jaxunlearn.provenance import params_hash
-from jaxunlearn.training import Recipe, create_run, loop, train
+from jaxunlearn.training import Recipe, Recording, create_run, loop, train
 from jaxunlearn.training.recipe import initial_state, make_step, optimizer
 from jaxunlearn.unlearning.exact.proof import read_proof, write_proof
-from jaxunlearn.unlearning.exact.replay import PROOF, exact_replay, verify_proof
+from jaxunlearn.unlearning.exact.replay import (
+    PROOF,
+    Plan,
+    exact_replay,
+    replay_plan,
+    verify_proof,
+)
 
 NAMES = ("Mara", "Odo", "Lin", "Tove", "Bram", "Ida", "Sol", "Pia", "Nils", "Ruth")
 RECORDS = [
@@ -123,6 +129,12 @@ def test_where_it_begins_changes_nothing_but_the_price(run, same_bits):
     assert all(same_bits(e.params, ends[0].params) for e in ends)
     # What is used is that checkpoint: at one of other numbers it ends elsewhere.
     assert {e.proof.params_sha256 for e in ends} == {params_hash(ends[0].params)}
+
+
+def test_a_run_that_recorded_is_taken_again_from_its_start(run):
+    for epochs, begin in (((1,), 0), ((2,), 2), ((1, 2), 0)):
+        recorded = run._replace(recording=Recording(epochs=epochs))
+        assert replay_plan(recorded, LATE) == Plan(2, begin, 6)
 
 
 @pytest.mark.parametrize("step", [3, 5])
