@@ -74,8 +74,8 @@ def exact_replay(
 
     Checkpoints come from ``train(..., keep_every=)``; without one before the first use
     the whole run is taken again, and so is a run that recorded gradients in its first
-    epoch, as a step that records rounds otherwise. A later request must name the examples of the earlier
-    ones too, or they come back.
+    epoch, as a step that records rounds otherwise. A later request must name the
+    examples of the earlier ones too, or they come back.
 
     Args:
       run: An open run, finished or not.
