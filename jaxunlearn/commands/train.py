@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from jaxunlearn.commands.arguments import TrainingRecords
+from jaxunlearn.commands.arguments import TrainingRecords, check_number
 from jaxunlearn.commands.console import console, progress_bar, say
 from jaxunlearn.commands.train_track import (
     save_tracked,
@@ -54,6 +54,7 @@ def train(
     dropout: float | None = None,
     max_length: int | None = None,
     seed: int = 0,
+    keep_every: int | None = None,
     record: str | None = None,
     record_epochs: tuple[int, ...] | None = None,
     record_dtype: Literal["float32", "bfloat16"] | None = None,
@@ -89,6 +90,8 @@ def train(
       dropout: Sets all three dropout rates; by default the config's.
       max_length: Most tokens of an example; by default what the model takes.
       seed: Of data order, dropout and fresh weights.
+      keep_every: Steps between checkpoints that stay in OUT, from which exact_replay
+        trains again without forgotten examples; by default it begins at the start.
       record: Also store each example's gradient on the layers that this regular
         expression names, such as wte. Not needed to unlearn: runs are replayed.
       record_epochs: Epochs to store; by default the first.
@@ -110,6 +113,8 @@ def train(
 
     if dropout is not None and not 0 <= dropout < 1:
         raise ValueError(f"--dropout {dropout}: must be at least 0 and below 1")
+    if keep_every is not None:
+        check_number("keep_every", keep_every, 1)
     check_max_length(max_length, [model])
     recording = recording_of(record, record_epochs, record_dtype, head_entries)
     if track is None and track_methods is not None:
@@ -156,7 +161,7 @@ def train(
             console.print(wide)
         tracker = None if followed is None else tracker_of(run, followed, methods)
         losses = evaluations(run, held_out, tracker)
-        result = train_run(run, params, evaluate=losses)
+        result = train_run(run, params, evaluate=losses, keep_every=keep_every)
         folder = out / "model"
         save_pretrained(run.model, result.params, folder, run.tokenizer, source=model)
         table = console_table(result.evaluations, title="Mean loss (nats a token)")
@@ -254,6 +259,7 @@ def train_run(
     *,
     evaluate=None,
     evaluate_every: int | None = None,
+    keep_every: int | None = None,
     title: str = "Training",
 ):
     """Train an open run with a progress bar, or take it up where it stood."""
@@ -275,6 +281,7 @@ def train_run(
             recording=run.recording,
             evaluate=evaluate,
             evaluate_every=evaluate_every,
+            keep_every=keep_every,
             on_step=lambda p: update(p.step, f"loss {p.loss:.3f}"),
         )
 
