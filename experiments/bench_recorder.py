@@ -34,7 +34,6 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxunlearn import tree
 from jaxunlearn.data import Example, TokenizedData
 from jaxunlearn.models.gpt2 import GPT2, GPT2Config
 from jaxunlearn.provenance import versions
@@ -101,7 +100,7 @@ def main() -> None:
                 model,
                 recipe,
                 optimizer(recipe, steps),
-                tree.select(params, pattern),
+                pattern,
                 head_entries=recording.head_entries,
                 label_slots=most_labels(data),
             ),

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from jaxunlearn import tree
 from jaxunlearn.commands.console import console
 from jaxunlearn.commands.demo_story import MAX_LENGTH, measures
 from jaxunlearn.data import prompt_and_completion, read_records, subset, tokenize
@@ -108,7 +107,7 @@ def main(
             outcome = first_epoch(
                 trained,
                 gradient,
-                mask=tree.select(trained, layers),
+                layers=layers,
                 part=part,
                 forget_loss=losses["forget"],
                 retain_loss=losses["retain"],

@@ -82,7 +82,7 @@ def carry_out(removal: Removal, options: Options, out: Path) -> int:
     mask = tree.select(removal.params, layers)
     check_part(options, mask, layers)
     started = time.perf_counter()
-    outcome = METHODS[options.way](removal, options, mask, losses, target, limits)
+    outcome = METHODS[options.way](removal, options, layers, losses, target, limits)
     seconds = time.perf_counter() - started
     after = {name: loss(outcome.params) for name, loss in losses.items()}
     rows = [

@@ -1,6 +1,6 @@
 """How ``jaxunlearn unlearn`` carries out each method, with its progress shown.
 
-Each function takes (removal, options, mask, losses, target, limits) and returns the
+Each function takes (removal, options, layers, losses, target, limits) and returns the
 method's outcome.
 """
 
@@ -10,7 +10,7 @@ from jaxunlearn.commands.console import progress_bar, working
 from jaxunlearn.data import collate, in_order
 
 
-def first_epoch_of(removal, options, mask, losses, target, limits):
+def first_epoch_of(removal, options, layers, losses, target, limits):
     """Replay the run for the examples' gradients and add them back."""
     from jaxunlearn import training
     from jaxunlearn.unlearning import first_epoch
@@ -34,7 +34,7 @@ def first_epoch_of(removal, options, mask, losses, target, limits):
         return first_epoch(
             removal.params,
             gradient,
-            mask=mask,
+            layers=layers,
             part=options.of_way("part"),
             forget_loss=losses["forget"],
             retain_loss=losses["retain"],
@@ -44,14 +44,14 @@ def first_epoch_of(removal, options, mask, losses, target, limits):
         )
 
 
-def iterative_of(removal, options, mask, losses, target, limits):
+def iterative_of(removal, options, layers, losses, target, limits):
     """Replay, keep each example's own gradient, and unlearn one by one."""
     from jaxunlearn import training, tree
     from jaxunlearn.training.losses import example_losses
     from jaxunlearn.training.replay import compiled_gradient
     from jaxunlearn.unlearning import ascent_direction, iterative_first_epoch
 
-    run = removal.run
+    run, mask = removal.run, tree.select(removal.params, layers)
     indices, part = removal.indices, options.of_way("part")
     last = training.last_exposure(
         run.recipe, run.data, indices, options.of_way("epochs")
@@ -92,7 +92,7 @@ def iterative_of(removal, options, mask, losses, target, limits):
     )
 
 
-def ascent_of(removal, options, mask, losses, target, limits):
+def ascent_of(removal, options, layers, losses, target, limits):
     """Climb the loss of the examples to forget."""
     from jaxunlearn.training import mean_gradient_of
     from jaxunlearn.unlearning import gradient_ascent
@@ -105,7 +105,7 @@ def ascent_of(removal, options, mask, losses, target, limits):
         return gradient_ascent(
             removal.params,
             gradient=gradient,
-            mask=mask,
+            layers=layers,
             forget_loss=losses["forget"],
             retain_loss=losses["retain"],
             target=target,

@@ -29,8 +29,8 @@ from jaxunlearn.training.recipe import (
 )
 from jaxunlearn.training.recorder import (
     Recording,
+    check_recording,
     make_recording_step,
-    recorded_mask,
 )
 from jaxunlearn.training.runs import finish_run
 from jaxunlearn.types import IGNORED_LABEL, Batch, Params
@@ -168,6 +168,7 @@ def recording_step(
     """Return a step that trains and also stores its examples' gradients."""
     if directory is None:
         raise ValueError("recording needs directory=, where gradients are stored")
+    check_recording(recording, recipe, params)
     per_epoch = steps_per_epoch(recipe, len(data.examples))
     total = recipe.epochs * per_epoch
     step = jax.jit(
@@ -175,7 +176,7 @@ def recording_step(
             model,
             recipe,
             optimizer(recipe, total),
-            recorded_mask(recording, recipe, params),
+            recording.layers,
             head_entries=recording.head_entries,
             label_slots=most_labels(data),
         ),

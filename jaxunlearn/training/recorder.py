@@ -90,8 +90,8 @@ class ExampleGradients(NamedTuple):
     head_values: jax.Array | None  # [B,L,k]
 
 
-def recorded_mask(recording: Recording, recipe: Recipe, params: Params) -> Params:
-    """Return the mask of the recorded parameters.
+def check_recording(recording: Recording, recipe: Recipe, params: Params) -> None:
+    """Refuse what cannot be recorded.
 
     Raises:
       ValueError: The recording names an epoch that the run has not, or no parameter;
@@ -107,14 +107,14 @@ def recorded_mask(recording: Recording, recipe: Recipe, params: Params) -> Param
             f"recording epochs={recording.epochs}, but the run has epochs 1 to "
             f"{recipe.epochs}"
         )
-    return tree.select(params, recording.layers)
+    tree.select(params, recording.layers)
 
 
 def make_recording_step(
     model: GPT2,
     recipe: Recipe,
     transform: optax.GradientTransformation,
-    mask: Params,
+    layers: str,
     *,
     head_entries: int,
     label_slots: int,
@@ -127,7 +127,7 @@ def make_recording_step(
       model: The model.
       recipe: The run's recipe.
       transform: Its optimiser.
-      mask: The recorded parameters, from :func:`jaxunlearn.tree.select`.
+      layers: The recorded parameters, as for :func:`jaxunlearn.tree.select`.
       head_entries: k.
       label_slots: L, the most labelled tokens of any example.
 
@@ -138,12 +138,15 @@ def make_recording_step(
     Cost: the plain step, and for the embedding one more forward of the head over the
     labelled tokens. If other leaves are recorded, the examples' gradients on them.
     """
-    alone = any(
-        chosen.any() for name, chosen in tree.named_leaves(mask) if name != EMBEDDING
-    )
-    size = 1 if alone else recipe.microbatch_size or recipe.batch_size
 
     def step(state, batch):
+        mask = tree.select(state.params, layers)
+        alone = any(
+            chosen.any()
+            for name, chosen in tree.named_leaves(mask)
+            if name != EMBEDDING
+        )
+        size = 1 if alone else recipe.microbatch_size or recipe.batch_size
         key = step_key(recipe, model, state.step)
         batch = {name: jnp.asarray(value) for name, value in batch.items()}
         shares = example_shares(recipe, batch)

@@ -29,7 +29,7 @@ from jaxunlearn.provenance import data_hash, params_hash, versions
 from jaxunlearn.sealed import read_sealed, typed, write_sealed
 from jaxunlearn.training import checkpoints
 from jaxunlearn.training.recipe import Recipe
-from jaxunlearn.training.recorder import Recording, recorded_mask
+from jaxunlearn.training.recorder import Recording, check_recording
 from jaxunlearn.types import Params
 
 FORMAT = 2
@@ -120,7 +120,7 @@ def create_run(
     directory = Path(directory)
     check_tokenizer(tokenizer, model.config.vocab_size)
     if recording is not None:
-        recorded_mask(recording, recipe, params)
+        check_recording(recording, recipe, params)
     tokenize(records, tokenizer, max_length=max_length)
     wanted = Description(
         config=model.config,

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
-from jaxunlearn import tree
 from jaxunlearn.types import Params
 from jaxunlearn.unlearning.calibration import Limits, Measure
 from jaxunlearn.unlearning.change import changed_leaves
@@ -82,16 +81,17 @@ def compare(
         "target": target,
         "limits": limits,
     }
-    embedding = tree.select(params, EMBEDDING_LAYERS)
 
     def recorded(part: str) -> Outcome:
-        return first_epoch(params, gradient, mask=embedding, part=part, **shared)
+        return first_epoch(
+            params, gradient, layers=EMBEDDING_LAYERS, part=part, **shared
+        )
 
-    def ascent(mask: Params) -> Outcome:
+    def ascent(layers: str) -> Outcome:
         return gradient_ascent(
             params,
             gradient=mean_gradient,
-            mask=mask,
+            layers=layers,
             relative_step=relative_step,
             **shared,
         )
@@ -99,8 +99,8 @@ def compare(
     ways = {
         FIRST_EPOCH: lambda: recorded(DEFAULT_PART),
         TIED: lambda: recorded("tied"),
-        ASCENT: lambda: ascent(tree.select(params, ".")),
-        ASCENT_EMBEDDING: lambda: ascent(embedding),
+        ASCENT: lambda: ascent("."),
+        ASCENT_EMBEDDING: lambda: ascent(EMBEDDING_LAYERS),
     }
     outcomes, seconds = {}, {}
     for name in methods:

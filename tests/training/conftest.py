@@ -157,10 +157,10 @@ def compile_once():
     """Hand ``jax.jit`` the same recording step where a run is trained again."""
     known, make = {}, loop.make_recording_step
 
-    def remembered(model, recipe, transform, mask, **options):
-        key = (model, recipe, str(mask), *options.items())
+    def remembered(model, recipe, transform, layers, **options):
+        key = (model, recipe, layers, *options.items())
         if key not in known:
-            known[key] = make(model, recipe, transform, mask, **options)
+            known[key] = make(model, recipe, transform, layers, **options)
         return known[key]
 
     with pytest.MonkeyPatch.context() as patch:

@@ -13,7 +13,7 @@ from jaxunlearn.training.recipe import (
     initial_state,
     optimizer,
 )
-from jaxunlearn.training.recorder import make_recording_step, recorded_mask
+from jaxunlearn.training.recorder import check_recording, make_recording_step
 
 EPS = float(np.finfo(np.float32).eps)
 SGD = Recipe(epochs=1, batch_size=4, learning_rate=1.0, optimizer="sgd", seed=5)
@@ -29,7 +29,7 @@ def recorded(model, params):
             model,
             SGD,
             transform,
-            tree.select(params, PARTLY),
+            PARTLY,
             head_entries=1000,  # more than the vocabulary: all of it
             label_slots=11,
         )
@@ -133,7 +133,7 @@ def test_the_parts_of_the_embedding_add_up(recorded, params, data, distance, tmp
     assert bool(head.any(axis=1).all())
     assert tied["h"] is gradient["h"]
     with pytest.raises(ValueError, match="a head of its own are not recorded"):
-        recorded_mask(Recording(), SGD, gradient)
+        check_recording(Recording(), SGD, gradient)
 
 
 @pytest.mark.parametrize(
@@ -152,8 +152,8 @@ def test_what_cannot_be_recorded_is_refused(settings, message):
 
 def test_a_recording_must_fit_its_run(params):
     with pytest.raises(ValueError, match=r"epochs=\(1, 2\), but .* epochs 1 to 1"):
-        recorded_mask(Recording(epochs=(1, 2)), SGD, params)
+        check_recording(Recording(epochs=(1, 2)), SGD, params)
     with pytest.raises(ValueError, match=r"'wtf' matches no .* Nearest names: .*wte"):
-        recorded_mask(Recording(layers="wtf"), SGD, params)
+        check_recording(Recording(layers="wtf"), SGD, params)
     with pytest.raises(ValueError, match=r"'h/12/' matches no .* counted from 0"):
-        recorded_mask(Recording(layers="h/12/"), SGD, params)
+        check_recording(Recording(layers="h/12/"), SGD, params)

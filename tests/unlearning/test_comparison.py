@@ -64,13 +64,12 @@ def test_it_is_each_method_by_itself(compared, point, square, recorded, same_bit
         "target": TARGET,
         "limits": NO_LIMITS,
     }
-    embedding = tree.select(point, "wte")
     climb = {"gradient": lambda p: tree.scaled(2.0, p), "relative_step": 0.03} | shared
     alone = {
-        FIRST_EPOCH: first_epoch(point, recorded, mask=embedding, **shared),
-        TIED: first_epoch(point, recorded, mask=embedding, part="tied", **shared),
-        ASCENT: gradient_ascent(point, mask=tree.select(point, "."), **climb),
-        ASCENT_EMBEDDING: gradient_ascent(point, mask=embedding, **climb),
+        FIRST_EPOCH: first_epoch(point, recorded, layers="wte", **shared),
+        TIED: first_epoch(point, recorded, layers="wte", part="tied", **shared),
+        ASCENT: gradient_ascent(point, layers=".", **climb),
+        ASCENT_EMBEDDING: gradient_ascent(point, layers="wte", **climb),
     }
     comparison = compared(relative_step=0.03)
     for name, outcome in comparison.outcomes.items():

@@ -73,7 +73,6 @@ def test_steps_of_ascent_add_up_that_are_lost_one_by_one(weights, dtype):
     outcome = gradient_ascent(
         low,
         gradient=lambda p: tree.scaled(2.0, p),
-        mask=tree.select(low, "."),
         target=mean_square(low) * 1.002,
         relative_step=4e-5,
         **options,

@@ -24,7 +24,7 @@ def gradient_ascent(
     params: Params,
     *,
     gradient: Callable[[Params], Params],
-    mask: Params,
+    layers: str = ".",
     forget_loss: Measure,
     retain_loss: Measure,
     target: float,
@@ -39,7 +39,8 @@ def gradient_ascent(
     Args:
       params: Trained parameters.
       gradient: Parameters -> gradient of the mean forget loss there.
-      mask: The layers to change; all of them for the usual baseline.
+      layers: What to change, as for :func:`jaxunlearn.tree.select`; all of it for the
+        usual baseline.
       forget_loss: Loss of the examples to forget, of parameters.
       retain_loss: Loss of examples to keep.
       target: The forget loss to reach; the last step is shortened to meet it, so that
@@ -76,6 +77,7 @@ def gradient_ascent(
         raise ValueError(f"max_steps={max_steps}: must be at least 1")
     if not math.isfinite(target):
         raise ValueError(f"target={target} is not a number")
+    mask = tree.select(params, layers)
     layer_norm = float(tree.norm(params, mask))
     before = retain_loss(params)
     # Steps add up in float32; what is measured and returned is rounded from there.
@@ -172,7 +174,7 @@ def climb(
     return gradient_ascent(
         params,
         gradient=mean_gradient(task, sets.forget),
-        mask=tree.select(params, layers),
+        layers=layers,
         forget_loss=losses.forget,
         retain_loss=losses.retain,
         target=target,

@@ -51,7 +51,7 @@ def first_epoch(
     params: Params,
     gradient: Params,
     *,
-    mask: Params,
+    layers: str,
     part: str = DEFAULT_PART,
     forget_loss: Measure,
     retain_loss: Measure,
@@ -68,7 +68,7 @@ def first_epoch(
     Args:
       params: Trained parameters.
       gradient: ``sum_i sum_e w_ie g_ie`` of the examples to forget, untied.
-      mask: The layers to change.
+      layers: What to change, as for :func:`jaxunlearn.tree.select`.
       part: Which use of the tied embedding to change.
       forget_loss: Loss of the examples to forget, of parameters.
       retain_loss: Loss of examples to keep.
@@ -80,6 +80,7 @@ def first_epoch(
     Returns:
       The outcome; see :func:`~jaxunlearn.unlearning.calibration.calibrate`.
     """
+    mask = tree.select(params, layers)
     return calibrate(
         params,
         ascent_direction(gradient, mask, part),

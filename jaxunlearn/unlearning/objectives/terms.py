@@ -15,10 +15,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxunlearn.types import Batch, Params
+from jaxunlearn.types import IGNORED_LABEL, Batch, Params
 from jaxunlearn.unlearning.forms import Objective, Sets
-
-IGNORED_LABEL = -100
 
 RetainTerm = Literal["nll", "kl", "none"]
 

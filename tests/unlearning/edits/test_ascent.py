@@ -25,7 +25,7 @@ def run(
     return gradient_ascent(
         point,
         gradient=gradient,
-        mask=tree.select(point, layers),
+        layers=layers,
         forget_loss=loss,
         retain_loss=retain,
         target=target,

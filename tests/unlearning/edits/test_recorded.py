@@ -44,7 +44,7 @@ def test_only_the_chosen_layers_move(network, square, same_bits, layers):
     outcome = first_epoch(
         params,
         gradient,
-        mask=mask,
+        layers=layers,
         forget_loss=square,
         retain_loss=still,
         target=2 * square(params),
@@ -88,11 +88,10 @@ def test_the_parts_of_the_embedding_are_chosen(network):
 
 def test_the_relative_step_is_that_of_the_chosen_layers(network, square):
     params, gradient = network
-    mask = tree.select(params, "ln_f")
     outcome = first_epoch(
         params,
         gradient,
-        mask=mask,
+        layers="ln_f",
         forget_loss=square,
         retain_loss=still,
         target=1.5 * square(params),
@@ -128,7 +127,7 @@ def test_scale_1_takes_an_example_out_of_a_step_of_gradient_descent():
     outcome = first_epoch(
         trained,
         steps[forget] | {"lm_head": {"kernel": jnp.zeros(3)}},
-        mask=tree.select(start, "."),
+        layers=".",
         forget_loss=lambda p: float(losses(p)[forget]),
         retain_loss=lambda p: float(losses(p)[:2].mean()),
         target=float(losses(start)[forget]),
