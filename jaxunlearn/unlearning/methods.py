@@ -6,9 +6,13 @@ nothing else knows a method by name.
 
 from jaxunlearn.unlearning.calibration import Limits
 from jaxunlearn.unlearning.edits import ascent, one_by_one, recorded
+from jaxunlearn.unlearning.edits.ssd import dampen_synapses
+from jaxunlearn.unlearning.edits.task_vector import subtract_task_vector
+from jaxunlearn.unlearning.exact.replay import exact_replay
 from jaxunlearn.unlearning.forms import Method, Objective, Sets
 from jaxunlearn.unlearning.objectives.difference import grad_diff
 from jaxunlearn.unlearning.objectives.preference import npo, simnpo
+from jaxunlearn.unlearning.wrappers.offset import whp
 
 __all__ = ["METHODS", "Method", "Objective", "Sets"]
 
@@ -66,6 +70,40 @@ METHODS: dict[str, Method] = {
         frozenset({"retain"}),
         "Fan et al. 2024, arXiv 2410.07163; defaults of open-unlearning",
         "two gradients a step",
+        removes=True,
+    ),
+    "ssd": Method(
+        "edit",
+        dampen_synapses,
+        frozenset({"retain"}),
+        "Foster et al. 2024, arXiv 2308.07707; ours squares example by example, the "
+        "official code a mini-batch's mean",
+        "a gradient over both sets, then 10 to 20 evaluations",
+        removes=True,
+    ),
+    "task_vector": Method(
+        "edit",
+        subtract_task_vector,
+        frozenset(),
+        "Ilharco et al. 2023, arXiv 2212.04089; defaults of MUSE",
+        "ten epochs on the forget set, then 10 to 20 evaluations",
+        removes=True,
+    ),
+    "whp": Method(
+        "wrapper",
+        whp,
+        frozenset({"outputs"}),
+        "Eldan and Russinovich 2023, arXiv 2310.02238; the form at inference, defaults "
+        "of MUSE",
+        "ten epochs on the forget set; two models at inference",
+        removes=False,
+    ),
+    "exact_replay": Method(
+        "exact",
+        exact_replay,
+        frozenset({"run", "indices"}),
+        "arXiv 2508.12220 (abstract only); bit-identical under a stated rule",
+        "the run from the last checkpoint before the first use of an example",
         removes=True,
     ),
 }

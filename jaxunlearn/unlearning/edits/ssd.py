@@ -21,7 +21,7 @@ def dampen_synapses(
     sets: Sets,
     *,
     layers: str,
-    alpha: float = 10.0,
+    alpha: float = 1.0,
     lambda_: float = 1.0,
     exponent: float = 1.0,
 ) -> Params:
@@ -34,7 +34,9 @@ def dampen_synapses(
 
     The official code squares the gradient of a mini-batch's mean loss. Of gradients
     that point apart that is smaller by up to the batch size, of alike ones it is not,
-    so what it selects depends on the batch size. This squares example by example.
+    so what it selects depends on the batch size, and its alpha of 10 goes with that.
+    This squares example by example, and selects by default what matters more to the
+    forgotten than to all data.
 
     Args:
       task: The per-example loss.
@@ -79,7 +81,7 @@ def dampen(
     forget_importance: Params,
     data_importance: Params,
     *,
-    alpha: float = 10.0,
+    alpha: float,
     lambda_: float = 1.0,
     exponent: float = 1.0,
 ) -> Params:
@@ -96,7 +98,7 @@ def dampen(
       exponent: Of the factor.
 
     >>> F, D = jnp.array([5.0, 20.0, 10.0, 200.0]), jnp.ones(4)
-    >>> dampen(jnp.ones(4), F, D).round(4).tolist()
+    >>> dampen(jnp.ones(4), F, D, alpha=10.0).round(4).tolist()
     [1.0, 0.05000000074505806, 1.0, 0.004999999888241291]
     """
 

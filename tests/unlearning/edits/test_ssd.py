@@ -123,7 +123,7 @@ def test_where_nothing_is_selected_the_error_says_what_would_be(alpha):
 
 def test_where_nothing_matters_to_anything():
     importance = jnp.array([0.0, 0.0, 1.0])
-    found = dampen(jnp.ones(3), importance, jnp.zeros(3))
+    found = dampen(jnp.ones(3), importance, jnp.zeros(3), alpha=10.0)
     assert found.tolist() == [1.0, 1.0, 0.0]
 
 
