@@ -19,7 +19,6 @@ LONG = {
     "experiments/paper/laboratory.py": "the paper's models, trained and kept",
     "experiments/paper/matched.py": "one table, its rows written out",
     "experiments/tofu_gpt2.py": "one run from data to table",
-    "jaxunlearn/commands/index.py": "three subcommands of one word",
     "jaxunlearn/commands/train.py": "a page of options",
     "jaxunlearn/data/text/tokenizer.py": "every form in which tokenizers lie on disk",
     "jaxunlearn/gradients/products.py": "one function, its cases by kind of direction",
@@ -46,14 +45,8 @@ WIDE = {
 
 FLAGS = {
     "jaxunlearn/report/comparison/panels.py",
-    "jaxunlearn/report/comparison/runs.py",
-    "jaxunlearn/report/comparison/track.py",
     "jaxunlearn/report/kit/drawing.py",
     "jaxunlearn/report/run/model_card.py",
-    "jaxunlearn/training/checkpoints.py",
-    "jaxunlearn/training/gradient_store.py",
-    "jaxunlearn/training/loop.py",
-    "jaxunlearn/training/runs.py",
 }
 """Library files whose messages still speak of options of the command line."""
 

@@ -2,7 +2,8 @@
 
 from jaxunlearn.report.comparison.page import write_comparison
 from jaxunlearn.report.comparison.pareto import pareto_front
-from jaxunlearn.report.comparison.runs import ComparedRun, read_runs
+from jaxunlearn.report.comparison.run import ComparedRun
+from jaxunlearn.report.comparison.runs import read_runs
 from jaxunlearn.report.comparison.scores import sentence_of
 from jaxunlearn.report.influence.page import (
     Influential,

@@ -60,7 +60,7 @@ def restore(directory: Path, step: int, like: TrainingState) -> TrainingState:
             folder,
             like._asdict(),
             remedy=f"delete {folder} to resume from the checkpoint before, or train "
-            f"into a new --out",
+            f"into a new folder",
         )
     )
 
@@ -87,7 +87,7 @@ def restore_params(directory: Path, like: Params) -> Params:
     Raises:
       ValueError: It is missing, damaged or of another model.
     """
-    return read(directory, like, remedy="train again into a new --out")
+    return read(directory, like, remedy="train again into a new folder")
 
 
 def read(directory: Path, like: Params, *, remedy: str) -> Params:

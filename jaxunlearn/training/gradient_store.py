@@ -111,7 +111,7 @@ def read_arrays(
     """
     from safetensors import safe_open
 
-    remedy = "train again into a new --out, or let the gradients be replayed"
+    remedy = "train again into a new folder, or let the gradients be replayed"
     try:
         with safe_open(file, framework="flax") as stored:
             header = stored.metadata()

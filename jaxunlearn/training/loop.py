@@ -242,7 +242,7 @@ class History:
         """Read the file, up to ``step``."""
         if self.path is None or not self.path.exists():
             return
-        remedy = "delete it to go on without its losses, or train into a new --out"
+        remedy = "delete it to go on without its losses, or train into a new folder"
         for row in read_sealed_lines(self.path, remedy=remedy):
             ((kind, values),) = row.items()
             if values["step"] <= step:

@@ -91,7 +91,7 @@ class Run(NamedTuple):
             raise ValueError(
                 f"{self.directory / 'start'} does not hold the parameters that the run "
                 f"was started from (their hash differs): restore it, or train again "
-                f"into a new --out"
+                f"into a new folder"
             )
         return start
 
@@ -147,7 +147,7 @@ def create_run(
         if other and any((directory / name).exists() for name in RESULTS):
             raise ValueError(
                 f"{directory} holds another run (its {', '.join(other)} differ): "
-                f"choose another --out, or delete that folder"
+                f"choose another folder, or delete that one"
             )
         if not other and is_whole(directory, found):
             return open_run(directory)
@@ -173,7 +173,7 @@ def refuse_foreign(directory: Path) -> None:
     if names:
         raise ValueError(
             f"{directory} holds other files ({', '.join(names[:3])}) and no run: "
-            f"choose another --out, a folder that is empty or not there"
+            f"choose a folder that is empty or not there"
         )
 
 
@@ -193,8 +193,8 @@ def open_run(directory: Path) -> Run:
     if not (directory / DESCRIPTION).exists():
         raise FileNotFoundError(
             f"run={directory}: no run.json there. First-epoch unlearning needs the "
-            f"training run; make one with `jaxunlearn train --out {directory}`, or use "
-            f"--method gradient_ascent, which works on any model"
+            f"training run; make one with `jaxunlearn train`, or use "
+            f"method=gradient_ascent, which works on any model"
         )
     told = read_description(directory)
     if not is_whole(directory, told):
@@ -240,7 +240,7 @@ def read_description(directory: Path) -> Description:
     return read_sealed(
         directory / DESCRIPTION,
         lambda found: typed(found, Description, later=("format",)),
-        remedy="restore it or train again into a new --out",
+        remedy="restore it or train again into a new folder",
         unsealed=lambda found: "format" not in found,
     )
 
@@ -261,7 +261,7 @@ def check_model(run: Run, params: Params) -> None:
     """
     path = run.directory / TRAINED
     if path.exists():
-        told = read_sealed(path, remedy="train again into a new --out")
+        told = read_sealed(path, remedy="train again into a new folder")
         if told.get("params_sha256") != params_hash(params):
             raise ValueError(
                 f"the model is not the one that run={run.directory} ended with (the "

@@ -124,7 +124,7 @@ def other_config(settings):
 def test_another_run_in_the_folder_is_an_error_that_names_what_differs(
     settings, trained, change, named
 ):
-    message = rf"holds another run \(its {named} differ\): choose another --out"
+    message = rf"holds another run \(its {named} differ\): choose another folder"
     with pytest.raises(ValueError, match=message):
         create_run(trained, **settings | change(settings))
 

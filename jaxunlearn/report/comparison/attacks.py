@@ -16,7 +16,7 @@ from jaxunlearn.report.comparison.panels import (
     plain,
     title,
 )
-from jaxunlearn.report.comparison.runs import ComparedRun
+from jaxunlearn.report.comparison.run import ComparedRun
 from jaxunlearn.report.comparison.scores import finite, label_of, short
 from jaxunlearn.report.kit.drawing import INK, key, legend
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from jaxunlearn.report.comparison.runs import ComparedRun
+from jaxunlearn.report.comparison.run import ComparedRun
 from jaxunlearn.report.influence.page import visible
 from jaxunlearn.report.kit.marking import MarkedAnswer, mark_answer
 

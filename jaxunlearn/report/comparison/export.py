@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from jaxunlearn.report.comparison.runs import ComparedRun
+from jaxunlearn.report.comparison.run import ComparedRun
 from jaxunlearn.report.comparison.scores import (
     compared,
     labels_of,

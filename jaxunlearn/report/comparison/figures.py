@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from jaxunlearn.report.comparison.panels import RETRAINED, look, panels, plain
 from jaxunlearn.report.comparison.plane import stretch_axis
-from jaxunlearn.report.comparison.runs import ComparedRun
+from jaxunlearn.report.comparison.run import ComparedRun
 from jaxunlearn.report.comparison.scores import finite
 from jaxunlearn.report.kit.drawing import INK, key, legend
 

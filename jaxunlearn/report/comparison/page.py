@@ -21,7 +21,7 @@ from jaxunlearn.report.comparison import (
 )
 from jaxunlearn.report.comparison.export import CAPTIONS, export_rows
 from jaxunlearn.report.comparison.panels import look, swatch
-from jaxunlearn.report.comparison.runs import ComparedRun
+from jaxunlearn.report.comparison.run import ComparedRun
 from jaxunlearn.report.kit.drawing import inline_svg, save_figure
 from jaxunlearn.report.kit.export import write_tables
 from jaxunlearn.report.kit.tables import html_table

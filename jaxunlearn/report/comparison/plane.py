@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from jaxunlearn.report.comparison.panels import ORIGINAL, RETRAINED, Look, look, plain
 from jaxunlearn.report.comparison.pareto import pareto_front
-from jaxunlearn.report.comparison.runs import ComparedRun
+from jaxunlearn.report.comparison.run import ComparedRun
 from jaxunlearn.report.comparison.scores import finite, interval
 from jaxunlearn.report.kit.drawing import INK, PAPER, blank, key, legend
 

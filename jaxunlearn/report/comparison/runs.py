@@ -1,64 +1,19 @@
 """Reading the runs that a page compares, from their directories or single files."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from jaxunlearn.json_shapes import is_number
 from jaxunlearn.report.comparison.format import (
     FORMS,
     SHAPES,
     TRAINING_RUN,
-    is_number,
     read_form,
 )
-from jaxunlearn.report.comparison.track import TRACK, Tracked, read_track
+from jaxunlearn.report.comparison.run import ComparedRun, Curve
+from jaxunlearn.report.comparison.track_file import TRACK, read_track
 from jaxunlearn.report.kit.tables import visible
-
-
-class Curve(NamedTuple):
-    """Losses along something.
-
-    Attributes:
-        x: The key of `rows` that it runs along; every other number is a loss.
-        x_label: What that is, with its unit.
-        rows: Dicts in the order of `x`.
-    """
-
-    x: str
-    x_label: str
-    rows: Sequence[Mapping[str, Any]]
-
-
-@dataclasses.dataclass(frozen=True)
-class ComparedRun:
-    """What is known of a run.
-
-    Attributes:
-        name: What the page calls it.
-        scores: Score -> number, or None where it could not be had.
-        blocks: The other parts of the scores file, by name.
-        attacks: The attacks that were carried out.
-        not_run: Attack -> why it was not.
-        curves: Losses over steps or over tried step sizes, by name.
-        about: Form of a file -> who wrote it, how.
-        sources: The files.
-        track: Influence through training, where it was followed.
-    """
-
-    name: str
-    scores: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
-    blocks: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    attacks: Sequence[Mapping[str, Any]] = ()
-    not_run: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    curves: Mapping[str, Curve] = dataclasses.field(default_factory=dict)
-    about: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    sources: tuple[str, ...] = ()
-    track: Tracked | None = None
-
-    def block(self, name: str) -> Any:
-        """A part of the scores file; an empty dict where it is absent or null."""
-        return self.blocks.get(name) or {}
 
 
 def read_runs(
@@ -102,7 +57,7 @@ def read_runs(
             if form in known:
                 raise ValueError(
                     f"the run {name!r} has two files of the form {form!r}, "
-                    f"{known[form][0]} and {path}: give the runs different --names"
+                    f"{known[form][0]} and {path}: give the runs different names=NAMES"
                 )
             known[form] = (path, value)
     return [compared_run(name, of_run) for name, of_run in files.items()]
@@ -174,9 +129,8 @@ def _read(path: Path) -> dict[str, tuple[Path, Any]]:
         found["track"] = (path / TRACK, read_track(path / TRACK))
     if not found:
         raise FileNotFoundError(
-            f"run={path}: none of {', '.join((*FORMS.values(), TRACK))} is "
-            f"there; "
-            f"`jaxunlearn evaluate --out {path / 'scores.json'}` would make the first"
+            f"run={path}: none of {', '.join((*FORMS.values(), TRACK))} is there; "
+            f"`jaxunlearn evaluate` would make the first, {path / 'scores.json'}"
         )
     if (path / TRAINING_RUN).exists():
         found["run"] = (path / TRAINING_RUN, read_form(path / TRAINING_RUN, "run")[1])

@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from jaxunlearn.json_shapes import is_number
 from jaxunlearn.report.comparison.panels import ORIGINAL, RETRAINED, Look, look, swatch
-from jaxunlearn.report.comparison.runs import ComparedRun
+from jaxunlearn.report.comparison.run import ComparedRun
 from jaxunlearn.report.comparison.scores import (
     LEADING,
     MARKS,

@@ -5,22 +5,14 @@ as the record are its own; if training stored them, their scores stand apart fro
 others, and the figures show since when.
 """
 
-import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from jaxunlearn.sealed import read_sealed, typed
-
-if TYPE_CHECKING:
-    from jaxunlearn.influence import InfluenceTrack
-    from jaxunlearn.intervals import Interval
-    from jaxunlearn.report.comparison.runs import ComparedRun
-
-TRACK = "influence_track.npz"
-"""In the directory of a training run; beside it, as .json, each record's own places."""
+from jaxunlearn.intervals import LEVEL, Interval, mean_interval
+from jaxunlearn.report.comparison.run import ComparedRun
+from jaxunlearn.report.comparison.track_file import Tracked
 
 _AGREEMENT = (
     "positive: the activations agree, whether or not the record's loss falls by it"
@@ -32,19 +24,6 @@ _LABELS = {
     "hvp": "Curvature along the gradient",
 }
 _SHARE = 0.1  # of the training examples, that stand for a record's own where none are
-
-
-class Tracked(NamedTuple):
-    """What a run's directory holds of influence through training.
-
-    Attributes:
-        track: Scores, losses and gradient norms.
-        same: For each of the Q records the positions, in the training data, of the
-            examples that say the same; None where that is not known.
-    """
-
-    track: "InfluenceTrack"
-    same: tuple[tuple[int, ...], ...] | None = None
 
 
 class Course(NamedTuple):
@@ -60,50 +39,14 @@ class Course(NamedTuple):
         records: How many of the records are counted.
     """
 
-    own: "list[Interval]"
-    rest: "list[Interval]"
-    apart: "list[Interval]"
+    own: list[Interval]
+    rest: list[Interval]
+    apart: list[Interval]
     own_name: str
     records: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Places:
-    """What lies beside a track: where each of its records stands in the data."""
-
-    same: tuple[tuple[int, ...], ...]
-
-
-def read_track(path: Path) -> Tracked:
-    """Reads a track, and the file of the same name that says which texts are the same.
-
-    Raises:
-        ValueError: A file is damaged, or the two are not of the same records.
-    """
-    from jaxunlearn.influence.tracking.files import load_track
-
-    track = load_track(path)
-    beside = path.with_suffix(".json")
-    if not beside.exists():
-        return Tracked(track)
-    same = read_sealed(
-        beside,
-        lambda found: typed(found, Places),
-        remedy="delete it, or run the same `jaxunlearn train --track` again",
-        unsealed=lambda found: True,  # as earlier versions wrote it
-        warn=False,
-    ).same
-    records = track.query_losses.shape[1]
-    unknown = {place for places in same for place in places} - set(track.index.tolist())
-    if len(same) != records or unknown:
-        raise ValueError(
-            f"{beside} is of other records or training data than {path}: delete it, or "
-            f"run the same `jaxunlearn train --track` again"
-        )
-    return Tracked(track, same)
-
-
-def method_names(runs: "Sequence[ComparedRun]") -> list[str]:
+def method_names(runs: Sequence[ComparedRun]) -> list[str]:
     """The methods that any run was tracked by."""
     found = [run.track.track.scores for run in runs if run.track is not None]
     return list(dict.fromkeys(name for scores in found for name in scores))
@@ -114,7 +57,7 @@ def method_label(method: str) -> str:
     return _LABELS.get(method, method.replace("_", " ").capitalize())
 
 
-def method_sign(runs: "Sequence[ComparedRun]", method: str) -> str:
+def method_sign(runs: Sequence[ComparedRun], method: str) -> str:
     """How to read the sign of a method's scores."""
     if method == "act_act":
         return _AGREEMENT
@@ -131,8 +74,6 @@ def course(tracked: Tracked, method: str) -> Course:
     since when. Records without an example of their own, or with scores that are not
     finite, are not counted.
     """
-    from jaxunlearn.intervals import LEVEL, Interval, mean_interval
-
     values = np.asarray(tracked.track.scores[method], np.float64)
     known = tracked.same is not None and any(tracked.same)
     if known and tracked.same is not None:
@@ -158,7 +99,7 @@ def course(tracked: Tracked, method: str) -> Course:
     return Course(*lines, name, int(counted.sum()))
 
 
-def track_rows(runs: "Sequence[ComparedRun]") -> list[dict]:
+def track_rows(runs: Sequence[ComparedRun]) -> list[dict]:
     """The scores' courses as plain rows."""
     rows = []
     for run in runs:
@@ -182,7 +123,7 @@ def track_rows(runs: "Sequence[ComparedRun]") -> list[dict]:
     return rows
 
 
-def norm_rows(runs: "Sequence[ComparedRun]") -> list[dict]:
+def norm_rows(runs: Sequence[ComparedRun]) -> list[dict]:
     """The mean gradient norms as plain rows."""
     return [
         {"run": run.name, "epoch": epoch, "part": part, "gradient_norm": _known(value)}

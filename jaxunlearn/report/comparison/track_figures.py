@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxunlearn.report.comparison.panels import look, panels, plain, title
 from jaxunlearn.report.comparison.plane import stretch_axis
-from jaxunlearn.report.comparison.runs import ComparedRun
+from jaxunlearn.report.comparison.run import ComparedRun
 from jaxunlearn.report.comparison.scores import short
 from jaxunlearn.report.comparison.track import course
 from jaxunlearn.report.kit.drawing import BLUE, INK, key, legend

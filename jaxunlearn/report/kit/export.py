@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jaxunlearn.files import write_text
+from jaxunlearn.report.kit.columns import columns_of, is_numeric
 from jaxunlearn.report.kit.tables import text_of, visible
 
 _MOST_LATEX_ROWS = 200
@@ -50,7 +51,7 @@ def csv_text(rows: Sequence[Mapping]) -> str:
     run,loss,note
     "a,b",0.1,
     """
-    columns = _columns(rows)
+    columns = columns_of(rows)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(map(visible, columns))
@@ -81,8 +82,8 @@ def latex_table(rows: Sequence[Mapping], *, caption: str = "") -> str:
     \bottomrule
     \end{tabular}
     """
-    columns = _columns(rows)
-    sides = "".join("r" if _numeric(rows, column) else "l" for column in columns)
+    columns = columns_of(rows)
+    sides = "".join("r" if is_numeric(rows, column) else "l" for column in columns)
     lines = [r"\begin{tabular}{" + sides + "}", r"\toprule"]
     lines += [_line(list(map(visible, columns))), r"\midrule"]
     lines += [_line([text_of(row[column]) for column in columns]) for row in rows]
@@ -154,23 +155,3 @@ def _line(cells: Sequence[str]) -> str:
     line = " & ".join(latex_escaped(cell) for cell in cells) + r" \\"
     # LaTeX reads a bracket at the beginning of a row as the previous row's option.
     return "{}" + line if line.startswith("[") else line
-
-
-def _columns(rows: Sequence[Mapping]) -> list[str]:
-    if not rows:
-        raise ValueError("rows is empty: a table needs one row or more")
-    columns = list(rows[0])
-    for position, row in enumerate(rows):
-        if list(row) != columns:
-            raise ValueError(
-                f"rows[{position}] has the keys {list(row)}, but rows[0] has {columns}"
-            )
-    return columns
-
-
-def _numeric(rows: Sequence[Mapping], column: str) -> bool:
-    values = [row[column] for row in rows if row[column] is not None]
-    return bool(values) and all(
-        isinstance(value, numbers.Real) and not isinstance(value, bool)
-        for value in values
-    )

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from jaxunlearn.report.kit.columns import columns_of, is_numeric
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -44,14 +46,14 @@ def console_table(rows: Sequence[Mapping], *, title: str | None = None) -> "Tabl
     from rich.table import Table
     from rich.text import Text
 
-    columns = _columns(rows)
+    columns = columns_of(rows)
     table = Table(
         title=None if title is None else Text(visible(title), style="bold"),
         title_justify="left",
         box=rich.box.SIMPLE_HEAD,
     )
     for column in columns:
-        justify = "right" if _is_numeric(rows, column) else "left"
+        justify = "right" if is_numeric(rows, column, percent=True) else "left"
         table.add_column(Text(visible(column)), justify=justify, overflow="fold")
     for row in rows:
         table.add_row(*(Text(text_of(row[column])) for column in columns))
@@ -83,9 +85,11 @@ def html_table(rows: Sequence[Mapping], *, caption: str | None = None) -> Markup
     </tbody>
     </table>
     """  # noqa: E501
-    columns = _columns(rows)
+    columns = columns_of(rows)
     classes = {
-        column: Markup(' class="number"') if _is_numeric(rows, column) else ""
+        column: Markup(' class="number"')
+        if is_numeric(rows, column, percent=True)
+        else ""
         for column in columns
     }
     lines = [Markup("<table>")]
@@ -148,26 +152,3 @@ def visible(text: str) -> str:
     'a␛[31m␡�b\n'
     """
     return text.translate(_SIGNS) if _HIDDEN.search(text) else text
-
-
-def _columns(rows: Sequence[Mapping]) -> list[str]:
-    if not rows:
-        raise ValueError("rows is empty: a table needs one row or more")
-    columns = list(rows[0])
-    for position, row in enumerate(rows):
-        if list(row) != columns:
-            raise ValueError(
-                f"rows[{position}] has the keys {list(row)}, but rows[0] has {columns}"
-            )
-    return columns
-
-
-def _is_numeric(rows: Sequence[Mapping], column: str) -> bool:
-    """Whether a column holds only numbers, percentages and dashes."""
-    values = [row[column] for row in rows if row[column] is not None]
-    return bool(values) and all(
-        value.endswith(" %")
-        if isinstance(value, str)
-        else isinstance(value, numbers.Real) and not isinstance(value, bool)
-        for value in values
-    )

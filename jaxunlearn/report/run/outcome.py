@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from jaxunlearn.report.run.known_facts import FACTS_TOLERANCE, beyond, kept, known
+from jaxunlearn.unlearning.calibration import Limits
 
 BEFORE = "before training"
 TRAINED = "trained"
 RETRAINED = "retrained without them"
-RETAIN_TOLERANCE = 0.02
+RETAIN_TOLERANCE = Limits().max_retain_nats or 0.0
 """Nats a token by which the retain loss may rise and the rest count as kept."""
 _REFERENCES = (BEFORE, TRAINED, RETRAINED)
 # How much of the way from the trained model's forget loss to the target counts as

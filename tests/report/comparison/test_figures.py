@@ -24,7 +24,7 @@ from jaxunlearn.report.comparison.membership import (
 )
 from jaxunlearn.report.comparison.panels import look, plain, swatch
 from jaxunlearn.report.comparison.plane import front, plane_figure
-from jaxunlearn.report.comparison.runs import Curve
+from jaxunlearn.report.comparison.run import Curve
 
 
 def _texts(figure):

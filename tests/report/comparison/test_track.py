@@ -10,11 +10,9 @@ from jaxunlearn.influence import InfluenceTrack, save_track
 from jaxunlearn.intervals import mean_interval
 from jaxunlearn.report import ComparedRun, read_runs
 from jaxunlearn.report.comparison.track import (
-    Tracked,
     course,
     method_names,
     norm_rows,
-    read_track,
     track_rows,
 )
 from jaxunlearn.report.comparison.track_figures import (
@@ -22,6 +20,7 @@ from jaxunlearn.report.comparison.track_figures import (
     score_figure,
     track_line,
 )
+from jaxunlearn.report.comparison.track_file import Tracked, read_track
 from jaxunlearn.sealed import write_sealed
 
 EPOCHS, RECORDS, SIZE = 3, 4, 20
