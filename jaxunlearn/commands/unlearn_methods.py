@@ -73,7 +73,7 @@ def iterative_of(removal, options, layers, losses, target, limits):
 
     def fresh(params, index):
         one = collate(run.data, [index], batch_size=1, length=run.data.length)
-        gradient = compiled_gradient(run.model)(params, one, np.ones(1, np.float32))
+        gradient = compiled_gradient(run.model, params, one, np.ones(1, np.float32))
         return ascent_direction(gradient, mask, part)
 
     return iterative_first_epoch(

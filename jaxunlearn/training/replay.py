@@ -6,7 +6,6 @@ gradients of the requested examples are taken as they pass, each before the opti
 step that it entered.
 """
 
-import functools
 from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
@@ -75,10 +74,8 @@ def weighted_gradient(
     return jax.grad(loss)(untie(tree.master_weights(params)))
 
 
-@functools.lru_cache(maxsize=16)
-def compiled_gradient(model: GPT2) -> Callable:
-    """Return ``jit(weighted_gradient)`` of a model, so that it compiles once."""
-    return jax.jit(functools.partial(weighted_gradient, model))
+compiled_gradient = jax.jit(weighted_gradient, static_argnums=0)
+"""The same, compiled once for equal models."""
 
 
 def run_again(
@@ -238,7 +235,6 @@ def passing_gradients(
     wanted = exposures(recipe, n, indices, epochs)
     rows = 1 if one else max(len(hits) for hits in wanted.values())
     per_epoch = steps_per_epoch(recipe, n)
-    gradient_at = compiled_gradient(model)
     steps = run_again(model, recipe, data, start, max(wanted), on_step=on_step)
     for s, (state, batch) in enumerate(steps):
         if s not in wanted:
@@ -260,4 +256,7 @@ def passing_gradients(
                 length=data.length,
             )
             key = step_key(recipe, model, s)
-            yield group, gradient_at(state.params, part, coefficients, key=key)
+            gradient = compiled_gradient(
+                model, state.params, part, coefficients, key=key
+            )
+            yield group, gradient

@@ -227,7 +227,7 @@ def unlearn_one_by_one(
             batch_size=1,
             length=run.data.length,
         )
-        gradient = compiled_gradient(run.model)(point, one, np.ones(1, np.float32))
+        gradient = compiled_gradient(run.model, point, one, np.ones(1, np.float32))
         return ascent_direction(gradient, mask, part)
 
     rounds = 0
