@@ -97,6 +97,14 @@ WTE = {
 """Files outside ``models/`` that index the embedding by its name."""
 
 
+KEPT = {
+    "jaxunlearn/training/recipe.py": "a step a recipe; the oldest are let go",
+    "jaxunlearn/training/together.py": "a step a recipe; the oldest are let go",
+    "jaxunlearn/unlearning/fine_tuning.py": "a step a recipe; the oldest are let go",
+}
+"""Files that keep jitted functions themselves, a few at most, and why."""
+
+
 @functools.cache
 def tracked(*patterns):
     """Files under version control, as paths from the root; all without git."""
@@ -262,6 +270,32 @@ def test_padding_stays_in_data():
         if "pad_id" in arguments(parsed(name))
     }
     refuse(found, (), "the data know their padding: take Batches")
+
+
+def test_shared_words_are_defined_once():
+    words = {"IGNORED_LABEL", "Batch", "Params", "LinearMap"}
+    found = {}
+    for name in library(but=("types.py",)):
+        for node in parsed(name).body:
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            again = words & {x.id for x in targets if isinstance(x, ast.Name)}
+            if again:
+                found[name] = again
+    refuse(found, (), "import it from jaxunlearn.types")
+
+
+def test_compiled_programs_are_remembered_by_jax_alone():
+    """A cache of functions by model holds models and programs for ever."""
+    found = {}
+    for name in library():
+        for node in ast.walk(parsed(name)):
+            if not isinstance(node, ast.FunctionDef) or "jax.jit" not in ast.unparse(
+                ast.Module(node.body, [])
+            ):
+                continue
+            if any("cache" in ast.unparse(x) for x in node.decorator_list):
+                found[name] = node.name
+    refuse(found, KEPT, "pass what is static to one jitted function, or a Partial")
 
 
 def test_only_models_know_the_names_of_their_leaves():

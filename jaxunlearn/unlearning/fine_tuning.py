@@ -25,7 +25,7 @@ def fine_tune(
     batches: Sequence[Batch],
     recipe: Recipe,
     *,
-    mask: Params | None = None,
+    layers: str | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> Params:
     """Return parameters trained further on the mean loss of each batch, in float32.
@@ -36,7 +36,7 @@ def fine_tune(
       batches: Batches of one shape, the steps of each epoch in this order.
       recipe: Epochs, optimiser, learning rate, schedule and clipping; what it says of
         batches, microbatches, seed and reduction is not used.
-      mask: Parameters to change, from :func:`~jaxunlearn.tree.select`; None: all.
+      layers: What to change, as for :func:`~jaxunlearn.tree.select`; None: all.
       on_step: Called after each step with the number of steps done.
 
     Returns:
@@ -53,7 +53,7 @@ def fine_tune(
     total = recipe.epochs * len(batches)
     state = initial_state(params, optimizer(recipe, total))
     step, argument = compiled_step(recipe, total), as_argument(loss)
-    done = 0
+    mask, done = None if layers is None else tree.select(params, layers), 0
     for _ in range(recipe.epochs):
         for batch in batches:
             state = step(argument, state, dict(batch), mask)

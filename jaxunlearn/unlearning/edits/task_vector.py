@@ -41,5 +41,5 @@ def subtract_task_vector(
     """
     recipe = Recipe(epochs=epochs, learning_rate=learning_rate, optimizer=optimizer)
     batches = [with_weight(batch) for batch in sets.forget]
-    tuned = fine_tune(task, params, batches, recipe, mask=tree.select(params, layers))
+    tuned = fine_tune(task, params, batches, recipe, layers=layers)
     return Direction(tree.subtract(params, tuned))
