@@ -62,7 +62,7 @@ from tofu_setup import (
 )
 
 from jaxunlearn.commands.console import console, progress_bar
-from jaxunlearn.commands.train import train_run
+from jaxunlearn.commands.train_bar import train_run
 from jaxunlearn.data import (
     TruncationWarning,
     check_tokenizer,

@@ -19,7 +19,6 @@ LONG = {
     "experiments/paper/laboratory.py": "the paper's models, trained and kept",
     "experiments/paper/matched.py": "one table, its rows written out",
     "experiments/tofu_gpt2.py": "one run from data to table",
-    "jaxunlearn/commands/train.py": "a page of options",
     "jaxunlearn/data/text/tokenizer.py": "every form in which tokenizers lie on disk",
     "jaxunlearn/gradients/products.py": "one function, its cases by kind of direction",
     "jaxunlearn/gradients/taps/backward.py": "the tapped backward pass and its plans",
@@ -83,7 +82,7 @@ SAME_NAME = {
 """Modules that share a name with a function or class of their package."""
 
 WTE = {
-    "jaxunlearn/commands/train.py",
+    "jaxunlearn/commands/train_notes.py",
     "jaxunlearn/commands/unlearn.py",
     "jaxunlearn/evaluation/attacks/embedding.py",
     "jaxunlearn/evaluation/attacks/probes.py",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxunlearn.commands.console import console, progress_bar, working
-from jaxunlearn.commands.train import train_run
+from jaxunlearn.commands.train_bar import train_run
 from jaxunlearn.data import (
     Match,
     TokenizedData,

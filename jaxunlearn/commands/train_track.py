@@ -1,15 +1,15 @@
 """Influence followed through a training run: `jaxunlearn train --track`."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 from jaxunlearn.commands.arguments import listed
 from jaxunlearn.data import in_order, record_text, subset, tokenize
+from jaxunlearn.influence import TRACKED, save_track, tracked_during
+from jaxunlearn.influence.tracking.series import Tracker
 from jaxunlearn.sealed import write_sealed
-
-if TYPE_CHECKING:
-    from jaxunlearn.influence.tracking.series import Tracker
-    from jaxunlearn.training import Run
+from jaxunlearn.training import Run, checkpoints, mean_loss_of
+from jaxunlearn.training.recipe import steps_per_epoch
+from jaxunlearn.types import Params
 
 TRACK = "influence_track.npz"
 """In a run's directory; beside it, as .json, where each record stands in the data."""
@@ -23,8 +23,6 @@ CURVATURE_EXAMPLES = 32
 
 def tracked_methods(methods: Sequence[str]) -> tuple[str, ...]:
     """Return the names of ``--track-methods``, all of them known and different."""
-    from jaxunlearn.influence import TRACKED
-
     names = tuple(listed(methods)) or ("",)
     wrong = [name for name in names if name not in TRACKED or names.count(name) > 1]
     if wrong:
@@ -35,16 +33,12 @@ def tracked_methods(methods: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def tracker_of(run: "Run", records: list[dict], methods: tuple[str, ...]) -> "Tracker":
+def tracker_of(run: Run, records: list[dict], methods: tuple[str, ...]) -> Tracker:
     """Return what follows the influence on records through a run.
 
     Raises:
       ValueError: The run was trained without it so far, or with another.
     """
-    from jaxunlearn.influence import tracked_during
-    from jaxunlearn.training import checkpoints
-    from jaxunlearn.training.recipe import steps_per_epoch
-
     size = len(run.data.examples)
     queries = tokenize(records, run.tokenizer, max_length=run.max_length)
     at_once = run.recipe.microbatch_size or run.recipe.batch_size
@@ -73,7 +67,7 @@ def tracker_of(run: "Run", records: list[dict], methods: tuple[str, ...]) -> "Tr
     return tracker
 
 
-def save_tracked(run: "Run", tracker: "Tracker", records: list[dict]) -> str:
+def save_tracked(run: Run, tracker: Tracker, records: list[dict]) -> str:
     """Write the track, and which training examples say what the records say.
 
     Returns:
@@ -82,8 +76,6 @@ def save_tracked(run: "Run", tracker: "Tracker", records: list[dict]) -> str:
     Raises:
       ValueError: It holds more or less than the run's epochs.
     """
-    from jaxunlearn.influence import save_track
-
     if len(tracker.points) != run.recipe.epochs + 1:
         raise ValueError(
             f"{run.directory / STATE} holds {len(tracker.points)} evaluations of a run "
@@ -106,3 +98,21 @@ def save_tracked(run: "Run", tracker: "Tracker", records: list[dict]) -> str:
         f"Influence on {len(records)} records, {sum(map(bool, same))} of them training "
         f"examples: {path}\nLook at it: jaxunlearn report {run.directory}"
     )
+
+
+def evaluations(
+    run: Run, held_out: list[dict] | None, tracker: Tracker | None = None
+) -> Callable[[Params], dict[str, float]]:
+    """Return the function that measures the losses, and tracks influence beside."""
+    # A fixed sample of the training data: the whole would double a short run.
+    size = len(run.data.examples)
+    sample = subset(run.data, range(0, size, max(1, size // 256)))
+    sets = {"train": sample}
+    if held_out is not None:
+        sets["evaluate"] = tokenize(held_out, run.tokenizer, max_length=run.max_length)
+    loss = run.model.per_example_loss
+    measures = {name: mean_loss_of(loss, in_order(x)) for name, x in sets.items()}
+    if tracker is not None:
+        # Of what is tracked a loss alone is told: a table of losses holds no scores.
+        measures["tracked"] = lambda params: tracker(params)["influence/query_loss"]
+    return lambda params: {name: f(params) for name, f in measures.items()}

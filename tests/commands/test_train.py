@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from jaxunlearn.commands.train import starting_point
 from jaxunlearn.data import load_tokenizer
 from jaxunlearn.models.checkpoints import huggingface
+from jaxunlearn.training.starting import starting_point
 
 RECORDS = [{"text": "a few words"}]
 
