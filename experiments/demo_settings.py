@@ -17,7 +17,8 @@ import numpy as np
 import tyro
 
 from jaxunlearn.commands.console import console
-from jaxunlearn.commands.demo_story import MAX_LENGTH, measures
+from jaxunlearn.commands.demo_measures import measures
+from jaxunlearn.commands.demo_story import MAX_LENGTH
 from jaxunlearn.data import prompt_and_completion, read_records, subset, tokenize
 from jaxunlearn.evaluation import known_facts
 from jaxunlearn.evaluation.text.answers import answers

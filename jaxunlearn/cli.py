@@ -79,7 +79,7 @@ def command_of(name: str) -> Callable[..., int]:
 
 def fail(error: Exception, names: Mapping[str, str]) -> int:
     """Print an error of the input as one message, without a traceback."""
-    from jaxunlearn.commands.arguments import in_options
+    from jaxunlearn.commands.wording import in_options
 
     if os.environ.get("JAXUNLEARN_TRACEBACK"):
         raise error

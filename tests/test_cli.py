@@ -5,7 +5,7 @@ import pytest
 
 import jaxunlearn
 from jaxunlearn import cli
-from jaxunlearn.commands import arguments
+from jaxunlearn.commands import arguments, wording
 from jaxunlearn.commands.console import FIRST_LINE, LINE_EVERY, progress_lines
 
 
@@ -83,7 +83,7 @@ def test_every_option_of_a_command_is_known_by_the_argument_s_name():
 )
 def test_errors_of_the_library_name_options(message, told):
     names = {"epochs": "--epochs", "batch_size": "--batch-size", "layers": "--layers"}
-    assert arguments.in_options(message, names) == told
+    assert wording.in_options(message, names) == told
 
 
 def test_a_refused_argument_is_told_as_an_option(capsys, tmp_path):

@@ -4,9 +4,8 @@ import dataclasses
 import inspect
 import re
 import typing
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from types import NoneType, SimpleNamespace
+from collections.abc import Callable, Sequence
+from types import NoneType
 from typing import Annotated, Any
 
 import tyro
@@ -16,7 +15,9 @@ from tyro.constructors import (
     PrimitiveTypeInfo,
 )
 
-from jaxunlearn.files import writable
+from jaxunlearn.commands.outputs import check_outputs
+from jaxunlearn.ranges import MOST as MOST
+from jaxunlearn.ranges import check_number as check_number
 
 REGISTRY = ConstructorRegistry()
 
@@ -85,28 +86,6 @@ def as_command(
     return command
 
 
-OUTPUTS = ("out", "page", "retrained", "write_logs", "keep_texts")
-"""Options that name what a command writes."""
-
-
-def check_outputs(values: Sequence[Any], named: Mapping[str, Any]) -> None:
-    """Make sure, before any work, that what a command is to write can be written.
-
-    Raises:
-      OSError: A disk is full, or a folder cannot be written; names the option.
-    """
-    for holder in [*values, SimpleNamespace(**named)]:
-        for name in OUTPUTS:
-            path = getattr(holder, name, None)
-            if not isinstance(path, Path):
-                continue
-            try:
-                writable(path.parent if path.is_file() else path)
-            except OSError as error:
-                option = name.replace("_", "-")
-                raise OSError(f"--{option} {path}: {error}") from error
-
-
 def plain(docstring: str | None) -> str:
     """Return a docstring without markup, each argument's description in one line.
 
@@ -158,43 +137,3 @@ def listed(values: Sequence[str]) -> list[str]:
     """
     parts = (part.strip() for value in values for part in value.split(","))
     return [part for part in parts if part]
-
-
-MOST = 2**31 - 1
-"""No count of ours is larger: such a number was not meant."""
-
-
-def check_number(
-    name: str, value: float | None, low: float, high: float | None = None
-) -> None:
-    """Refuse a number out of its range; an option that was not given is in it."""
-    high = MOST if high is None else high
-    if value is not None and not low <= value <= high:  # nor is NaN
-        upto = "" if high == MOST and value < low else f" and at most {high:,}"
-        raise ValueError(f"--{name.replace('_', '-')} {value}: at least {low}{upto}")
-
-
-CALL = r"[\w.]+\([^()]*(?:\([^()]*\)[^()]*)*\)"
-
-
-def in_options(message: str, names: Mapping[str, str]) -> str:
-    """Return an error message of the library in the words of the command line.
-
-    An argument that is an option is called by the option's name: where its value
-    stands behind it, and wherever its name cannot be a word of the sentence. A call in
-    Python stays one.
-
-    >>> names = {"max_steps": "--max-steps", "method": "--method"}
-    >>> in_options("max_steps=-3: at least 1, or lower batch_size", names)
-    '--max-steps -3: at least 1, or lower batch_size'
-    >>> in_options("method='magic': call f(x, method='magic')", names)
-    "--method 'magic': call f(x, method='magic')"
-    """
-    prose = re.split(rf"({CALL})", message)
-    for name, option in sorted(names.items(), key=lambda x: len(x[0]), reverse=True):
-        for i in range(0, len(prose), 2):
-            part = re.sub(rf"(?<![\w.\-/'\"]){name}=(?=[^\s=])", f"{option} ", prose[i])
-            if "_" in name:
-                part = re.sub(rf"(?<![\w.\-/'\"]){name}(?![\w.\-/='\"(])", option, part)
-            prose[i] = part
-    return "".join(prose)

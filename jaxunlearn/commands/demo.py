@@ -6,15 +6,19 @@ first-epoch gradients, and the result is held against whole-model gradient ascen
 same forget loss, and against a model really retrained without that person.
 """
 
+import dataclasses
 import shutil
 from pathlib import Path
 
-from jaxunlearn.commands.arguments import check_number
 from jaxunlearn.commands.console import console
-from jaxunlearn.commands.demo_results import collect, tell_results, write_records
-from jaxunlearn.commands.demo_story import World, make_world, remove, tell
+from jaxunlearn.commands.demo_ending import tell_results
+from jaxunlearn.commands.demo_removal import remove
+from jaxunlearn.commands.demo_results import collect, write_records
+from jaxunlearn.commands.demo_story import tell
+from jaxunlearn.commands.demo_world import World, make_world
 from jaxunlearn.files import read_json, write_json
 from jaxunlearn.locks import LOCK, locked
+from jaxunlearn.ranges import check_number
 from jaxunlearn.report import write_report
 
 MOST_PEOPLE = 40_000
@@ -28,21 +32,11 @@ MADE = (
 """What a demo makes in its folder; results.json says that it is whole."""
 
 
-def demo(
-    *,
-    out: Path = Path("jaxunlearn-demo"),
-    seed: int = 0,
-    public_people: int = 900,
-    private_people: int = 16,
-    facts: int = 10,
-) -> int:
-    """Train a small GPT-2, forget one person, compare with retraining; write a report.
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Options of ``jaxunlearn demo``.
 
-    Takes minutes on two cores and needs nothing but this package. Writes
-    OUT/report.html, OUT/results.json, figures, the training run, the models and the
-    records.
-
-    Args:
+    Attributes:
       out: Directory for everything that is made. An unfinished demo there is taken
         up, a finished one replaced.
       seed: Of the world, the model and the order of training.
@@ -50,15 +44,35 @@ def demo(
       private_people: People taught in fine-tuning; the first one is forgotten.
       facts: Facts a person, 3 to 12.
     """
-    check_number("facts", facts, 3, 12)
-    check_number("seed", seed, 0, 2**32 - 1)
-    for name, people in (("private", private_people), ("public", public_people)):
-        check_number(f"{name}_people", people, 2, MOST_PEOPLE)
+
+    out: Path = Path("jaxunlearn-demo")
+    seed: int = 0
+    public_people: int = 900
+    private_people: int = 16
+    facts: int = 10
+
+    def check(self) -> None:
+        """Refuse numbers out of their range."""
+        check_number("facts", self.facts, 3, 12)
+        check_number("seed", self.seed, 0, 2**32 - 1)
+        for name in ("private_people", "public_people"):
+            check_number(name, getattr(self, name), 2, MOST_PEOPLE)
+
+
+def demo(options: Options) -> int:
+    """Train a small GPT-2, forget one person, compare with retraining; write a report.
+
+    Takes minutes on two cores and needs nothing but this package. Writes
+    OUT/report.html, OUT/results.json, figures, the training run, the models and the
+    records.
+    """
+    options.check()
+    out = options.out
     settings = {
-        "seed": seed,
-        "public_people": public_people,
-        "private_people": private_people,
-        "facts": facts,
+        "seed": options.seed,
+        "public_people": options.public_people,
+        "private_people": options.private_people,
+        "facts": options.facts,
     }
     world = make_world(**settings)
     check_room(out)

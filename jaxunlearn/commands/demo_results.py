@@ -1,23 +1,18 @@
-"""What the demo shows: the numbers, the models' answers, the closing table."""
+"""What the demo found: the numbers, and the models' answers."""
 
 import dataclasses
-import shlex
-import sys
 from pathlib import Path
 
-from jaxunlearn.commands.console import console, working
-from jaxunlearn.commands.demo_story import (
-    MAX_LENGTH,
-    Story,
-    World,
-    measures,
-    request_of,
-    timed,
-)
+from jaxunlearn.commands.console import working
+from jaxunlearn.commands.demo_ending import next_steps
+from jaxunlearn.commands.demo_measures import measures, timed
+from jaxunlearn.commands.demo_story import MAX_LENGTH, Story
+from jaxunlearn.commands.demo_world import World, request_of
 from jaxunlearn.data import prompt_and_completion
-from jaxunlearn.files import write_json, write_text
+from jaxunlearn.evaluation import known_facts
+from jaxunlearn.evaluation.text.answers import answers, prompt_ids
+from jaxunlearn.files import write_json
 from jaxunlearn.provenance import versions
-from jaxunlearn.report import console_table, loss_rows, verdict
 from jaxunlearn.report.run.outcome import BEFORE, RETRAINED, TRAINED
 from jaxunlearn.unlearning.comparison import (
     ASCENT,
@@ -29,25 +24,6 @@ from jaxunlearn.unlearning.comparison import (
 
 SHOWN = (TRAINED, FIRST_EPOCH, ASCENT, RETRAINED)
 """The models whose answers the report shows."""
-
-_MODELS = (
-    '--model "$D"/models/unlearned --reference "$D"/models/retrained '
-    '--original "$D"/models/trained --forget "$D"/records/forget.json '
-    '--holdout "$D"/records/unseen.json'
-)
-MEASURING = (
-    f'jaxunlearn evaluate {_MODELS} --retain "$D"/records/retain.json '
-    '--out "$D"/evaluation/scores.json',
-    f'jaxunlearn attack {_MODELS} --out "$D"/evaluation/attack.json',
-    'jaxunlearn report "$D"/evaluation',
-)
-"""What to do next with the demo's folder D."""
-
-OWN_FILES = (
-    "jaxunlearn train --model MODEL_OR_CONFIG --data RECORDS --out RUN",
-    "jaxunlearn unlearn --method first_epoch --run RUN --model RUN/model --request "
-    "'everything about NAME' --retain KEEP --unseen LOOKALIKES --out UNLEARNED",
-)
 
 
 def collect(world: World, story: Story, comparison: Comparison, seconds: dict) -> dict:
@@ -88,8 +64,6 @@ def collect(world: World, story: Story, comparison: Comparison, seconds: dict) -
 
 def ask(world: World, story: Story, models: dict) -> dict[str, list[str]]:
     """Return each model's greedy answers to the questions on all private people."""
-    from jaxunlearn.evaluation.text.answers import answers, prompt_ids
-
     tokenizer = story.run.tokenizer
     pairs = [prompt_and_completion(record) for record in world.private]
     prompts, completions = (list(texts) for texts in zip(*pairs, strict=True))
@@ -118,8 +92,6 @@ def places(world: World, story: Story) -> dict[str, list[int]]:
 
 def facts(world: World, story: Story, answered: dict) -> dict:
     """Return which facts each model answers by their value, as the report reads it."""
-    from jaxunlearn.evaluation import known_facts
-
     values = [record["value"] for record in world.private]
     known = {name: known_facts(texts, values) for name, texts in answered.items()}
     return {
@@ -153,62 +125,3 @@ def write_records(world: World, story: Story, out: Path) -> None:
     }
     for name, records in {**parts, "unseen": world.unseen}.items():
         write_json(out / f"records/{name}.json", records)
-
-
-def next_steps(out: Path) -> list[str]:
-    """Return the commands to go on with on this world, then on one's own files."""
-    quoted = shlex.quote(str(out))
-    return [
-        *(command.replace('"$D"', quoted) for command in MEASURING),
-        *OWN_FILES,
-    ]
-
-
-def write_next_steps(out: Path) -> Path:
-    """Write the commands that measure this world's models as a shell script."""
-    path = out / "next-steps.sh"
-    lines = [
-        "#!/bin/sh",
-        "# Measure what is left in the unlearned model: some minutes.",
-        "set -eu",
-        'D=$(dirname "$0")',
-        f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH",
-        *MEASURING,
-    ]
-    write_text(path, "\n".join(lines) + "\n")
-    return path
-
-
-def tell_results(results: dict, page: Path, out: Path) -> None:
-    """Print what came out, and what to do next."""
-    console.print()
-    # Narrow enough for eighty columns; the report has the rest.
-    rows = [
-        {
-            name: row[name]
-            for name in row
-            if name not in ("way to target", "retain change")
-        }
-        for row in loss_rows(results)
-    ]
-    title = "Facts answered right, and mean loss in nats a token"
-    console.print(console_table(rows, title=title))
-    found = verdict(results)
-    console.print(found.headline, style="bold")
-    for sentence in found.sentences:
-        console.print(sentence)
-    for name, outcome in results["outcomes"].items():
-        if outcome["status"] not in ("reached", "already"):
-            console.print(f"{name}: {outcome['explanation']}")
-    script = write_next_steps(out)
-    told = [
-        f"\nReport:  {page}",
-        f"Numbers: {out / 'results.json'}",
-        "\nMeasure what is left in the unlearned model, some minutes:",
-        f"  sh {shlex.quote(str(script))}",
-        "\nThen with your own files:",
-        *(f"  {command}" for command in OWN_FILES),
-    ]
-    # Never wrapped: these lines are there to be copied.
-    for line in told:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)

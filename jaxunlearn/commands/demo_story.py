@@ -1,56 +1,30 @@
 """The demo's story: a world, a model that learns it, a person who is forgotten."""
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxunlearn.commands.console import console, progress_bar, working
+from jaxunlearn import training
+from jaxunlearn.commands.console import console
+from jaxunlearn.commands.demo_measures import measures, timed
+from jaxunlearn.commands.demo_world import World, request_of
 from jaxunlearn.commands.train_bar import train_run
 from jaxunlearn.data import (
     Match,
     TokenizedData,
-    in_order,
     match,
     record_text,
     subset,
     tokenize,
     train_tokenizer,
 )
-from jaxunlearn.data.synthetic.world import people, question_answers
+from jaxunlearn.models import GPT2, GPT2Config, save_pretrained
+from jaxunlearn.randomness import random_key
 from jaxunlearn.report import console_table
-from jaxunlearn.unlearning.comparison import Comparison
 
 MAX_LENGTH = 64
 VOCABULARY = 4096
-UNSEEN_PEOPLE = 12
 EPOCHS = 40
 EVALUATIONS = 5
-
-
-class timed:
-    """Measure the seconds of a ``with`` block into ``seconds[name]``."""
-
-    def __init__(self, seconds: dict[str, float], name: str):
-        """Name what is measured."""
-        self.seconds, self.name = seconds, name
-
-    def __enter__(self):
-        """Start."""
-        self.start = time.perf_counter()
-
-    def __exit__(self, *_):
-        """Stop."""
-        self.seconds[self.name] = time.perf_counter() - self.start
-
-
-class World(NamedTuple):
-    """The people, by what the model gets to know of them."""
-
-    public: list[dict]  # taught first; anybody's
-    private: list[dict]  # taught second, recorded; one of them wants to be forgotten
-    unseen: list[dict]  # never taught: what not knowing somebody looks like
-    subject: str
 
 
 class Story(NamedTuple):
@@ -66,31 +40,8 @@ class Story(NamedTuple):
     retraining: Any
 
 
-def make_world(
-    *, seed: int, public_people: int, private_people: int, facts: int
-) -> World:
-    """Make three groups of people that share no name."""
-
-    def group(n: int, start: int) -> list[dict]:
-        persons = people(n, seed=seed, start=start)
-        return question_answers(persons, questions_per_person=facts, seed=seed)
-
-    private = group(private_people, public_people)
-    return World(
-        group(public_people, 0),
-        private,
-        group(UNSEEN_PEOPLE, public_people + private_people),
-        private[0]["subject"],
-    )
-
-
 def tell(world: World, out: Path, seed: int, seconds: dict) -> Story:
     """Pretrain, fine-tune with recording, find the person, retrain without them."""
-
-    from jaxunlearn import training
-    from jaxunlearn.models import GPT2, GPT2Config, save_pretrained
-    from jaxunlearn.randomness import random_key
-
     tokenizer = train_tokenizer(
         [record_text(r) for r in world.public], vocab_size=VOCABULARY
     )
@@ -185,68 +136,3 @@ def tell(world: World, out: Path, seed: int, seconds: dict) -> Story:
 def shortened(text: str, size: int = 58) -> str:
     """Return ``text``, cut to one line."""
     return text if len(text) <= size else text[: size - 1] + "…"
-
-
-def request_of(world: World) -> str:
-    """Return the request for removal, in words."""
-    return f"Please delete everything about {world.subject}"
-
-
-def measures(model, sets: dict[str, TokenizedData]) -> dict[str, Callable]:
-    """Return the mean loss of each set, as functions of parameters."""
-    from jaxunlearn.training import mean_loss_of
-
-    # One length for all, so that one program serves all.
-    length = max(data.length for data in sets.values())
-    return {
-        name: mean_loss_of(model.per_example_loss, in_order(data, length=length))
-        for name, data in sets.items()
-    }
-
-
-def remove(story: Story, seconds: dict) -> Comparison:
-    """Unlearn by each method to the same forget loss."""
-    from jaxunlearn import training
-    from jaxunlearn.models import save_pretrained
-    from jaxunlearn.unlearning.comparison import FIRST_EPOCH, TIED, compare
-
-    run = story.run
-    losses = measures(run.model, story.sets)
-    indices = sorted(m.index for m in story.matches)
-    last = training.last_exposure(run.recipe, run.data, indices)
-    with (
-        timed(seconds, "replaying"),
-        progress_bar("Replay the first epoch", last + 1) as update,
-    ):
-        gradient, _ = training.replayed_gradient(
-            run.model,
-            run.recipe,
-            run.data,
-            story.base,
-            indices,
-            weight="unit",
-            on_step=lambda step: update(step + 1),
-        )
-    with working("Unlearning") as update:
-        comparison = compare(
-            story.trained,
-            gradient,
-            mean_gradient=training.mean_gradient_of(
-                run.model.per_example_loss, in_order(story.sets["forget"])
-            ),
-            forget_loss=losses["forget"],
-            retain_loss=losses["retain"],
-            # Who was never seen shows what not knowing looks like to this very model.
-            target=losses["unseen"](story.trained),
-            on_method=lambda name: update(f"Unlearning: {name}"),
-        )
-    # A gradient is taken once, and each first-epoch method would have to take it.
-    taking = seconds.pop("replaying")
-    seconds |= {
-        method: value + (taking if method in (FIRST_EPOCH, TIED) else 0.0)
-        for method, value in comparison.seconds.items()
-    }
-    unlearned = comparison.outcomes[FIRST_EPOCH].params
-    directory = run.directory.parent / "models/unlearned"
-    save_pretrained(run.model, unlearned, directory, run.tokenizer)
-    return comparison

@@ -6,8 +6,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from jaxunlearn.commands.arguments import in_options, option_names
+from jaxunlearn.commands.arguments import option_names
 from jaxunlearn.commands.console import progress_bar, say, working
+from jaxunlearn.commands.wording import in_options
 from jaxunlearn.evaluation.display import Display
 
 

@@ -1,8 +1,9 @@
 """The files that a command writes: refused before the work, not after it."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from jaxunlearn.files import read_json, writable
@@ -95,3 +96,25 @@ def same(one: str | Path, other: str | Path) -> bool:
         return os.path.samefile(one, other)
     except OSError:  # one of them is not there
         return Path(one).absolute() == Path(other).absolute()
+
+
+OUTPUTS = ("out", "page", "retrained", "write_logs", "keep_texts")
+"""Options that name what a command writes."""
+
+
+def check_outputs(values: Sequence[Any], named: Mapping[str, Any]) -> None:
+    """Make sure, before any work, that what a command is to write can be written.
+
+    Raises:
+      OSError: A disk is full, or a folder cannot be written; names the option.
+    """
+    for holder in [*values, SimpleNamespace(**named)]:
+        for name in OUTPUTS:
+            path = getattr(holder, name, None)
+            if not isinstance(path, Path):
+                continue
+            try:
+                writable(path.parent if path.is_file() else path)
+            except OSError as error:
+                option = name.replace("_", "-")
+                raise OSError(f"--{option} {path}: {error}") from error

@@ -65,7 +65,8 @@ def cli():
 @pytest.fixture
 def refused():
     """Hold a subcommand to refusing its options in the words of the command line."""
-    from jaxunlearn.commands.arguments import in_options, option_names
+    from jaxunlearn.commands.arguments import option_names
+    from jaxunlearn.commands.wording import in_options
 
     def check(command, options, message):
         with pytest.raises(ValueError, match=r"\S") as error:

@@ -7,7 +7,7 @@ import pytest
 
 from jaxunlearn.cli import main
 from jaxunlearn.commands.demo import MADE, MARKER, make_room
-from jaxunlearn.commands.demo_story import UNSEEN_PEOPLE, make_world
+from jaxunlearn.commands.demo_world import UNSEEN_PEOPLE, make_world
 
 
 def run(*arguments: str) -> int:
