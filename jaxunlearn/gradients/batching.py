@@ -1,6 +1,5 @@
 """Means and rows over the examples of one batch or many, a few examples at a time."""
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -10,16 +9,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from jaxunlearn.tree import scaled
-from jaxunlearn.types import Batch, Params, PerExampleLoss
-
-
-@jax.tree_util.register_static
-@dataclasses.dataclass(frozen=True)
-class Chosen:
-    """What a computation is of: compiled programs are remembered by it."""
-
-    loss: PerExampleLoss
-    layers: str | None
+from jaxunlearn.types import Batch, Params
 
 
 @jax.tree_util.register_static

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
+from jaxunlearn.gradients.arguments import as_argument, task_function
 from jaxunlearn.gradients.mean_products import (
     Fill,
     mean_product,
@@ -65,7 +66,7 @@ def hvp(
     8.0
     """
 
-    product = Partial(hessian_product, Partial(loss))
+    product = Partial(hessian_product, as_argument(loss))
     return mean_product(
         product, params, batch_or_batches, vector, layers=layers, batch_size=batch_size
     )
@@ -101,8 +102,9 @@ def gauss_newton_vp(
     Fast curvature matrix-vector products, 2002; Martens, 2020).
 
     Args:
-      loss: Per-example loss. Of a model's method, as ``model.per_example_loss``, the
-        two functions below are the model's own and need not be given.
+      loss: Per-example loss. A task brings the two functions below, its ``outputs``
+        and ``loss_of_outputs``; of a model's method, as ``model.per_example_loss``,
+        they are the model's own.
       params: The point; differentiated as its float32 copy.
       batch_or_batches: As in :func:`hvp`.
       vector: A tree like ``params``.
@@ -116,8 +118,8 @@ def gauss_newton_vp(
       A float32 tree like ``params``; zeros if all weights are 0.
 
     Raises:
-      ValueError: As :func:`hvp`; or ``loss`` comes from no model that has the two
-        functions, and they are not given.
+      ValueError: As :func:`hvp`; or ``loss`` is no task or model's method that has
+        the two functions, and they are not given.
 
     Cost: about 2.5 gradients, and a few copies of ``batch_size`` examples' logits
     (GPT-2 at 512 tokens: 103 MB an example and copy).
@@ -133,11 +135,13 @@ def gauss_newton_vp(
     10.0
     """
     if loss_of_logits is None:
-        loss_of_logits = method_of_model(loss, "loss_of_logits")
+        loss_of_logits = task_function(loss, "loss_of_outputs")
     if logits is None:
-        logits = method_of_model(loss, "logits")
+        logits = task_function(loss, "outputs")
 
-    product = Partial(gauss_newton_product, Partial(logits), Partial(loss_of_logits))
+    product = Partial(
+        gauss_newton_product, as_argument(logits), as_argument(loss_of_logits)
+    )
     return mean_product(
         product, params, batch_or_batches, vector, layers=layers, batch_size=batch_size
     )
@@ -162,16 +166,3 @@ def gauss_newton_product(
     z, change = jax.jvp(outputs, (params,), (vector,))
     pull_back = jax.vjp(outputs, params)[1]
     return pull_back(jax.jvp(jax.grad(objective), (z,), (change,))[1])[0]
-
-
-def method_of_model(loss: PerExampleLoss, name: str) -> Callable:
-    """Return the function ``name`` of the model whose method ``loss`` is."""
-    method = getattr(getattr(loss, "__self__", None), name, None)
-    if method is None:
-        raise ValueError(
-            f"{name} is not given, and loss={loss!r} is no method of a model that has "
-            f"it: pass {name}=, as in gauss_newton_vp(..., logits=lambda params, "
-            "batch: ..., loss_of_logits=lambda logits, batch: ...), or the bound "
-            "method of a model, such as model.per_example_loss"
-        )
-    return method

@@ -1,15 +1,17 @@
 """How hard a training example is: the length of its gradient, or of its error."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
+from jaxunlearn.gradients.arguments import as_argument
 from jaxunlearn.gradients.batching import rows_of
 from jaxunlearn.gradients.per_example import per_example_norms
-from jaxunlearn.types import IGNORED_LABEL, Batch, Params, PerExampleLoss
+from jaxunlearn.types import IGNORED_LABEL, Batch, Params, PerExampleLoss, Task
 
 
 def grand(
@@ -55,7 +57,7 @@ def grand(
 
 
 def el2n(
-    logits_fn: Callable[[Params, Batch], jax.Array],
+    task_or_logits: Callable[[Params, Batch], jax.Array],
     params: Params | Sequence[Params],
     batch_or_batches: Batch | Iterable[Batch],
     *,
@@ -70,8 +72,9 @@ def el2n(
     score lies between 0 (certain and right) and sqrt(2) (certain and wrong).
 
     Args:
-      logits_fn: ``(params, batch) -> [B,V]``, or ``[B,T,V]`` of sequences, such as a
-        model's ``logits``.
+      task_or_logits: A task that has ``outputs`` and ``targets``, which say all; or
+        ``(params, batch) -> [B,V]``, or ``[B,T,V]`` of sequences, such as a model's
+        ``logits``, with the next two arguments.
       params: A parameter tree, or a list or tuple of trees over which to average.
       batch_or_batches: A batch of B examples, or batches of one shape, iterated once a
         tree.
@@ -94,43 +97,62 @@ def el2n(
     >>> el2n(logits_fn, jnp.float32(1.0), batch).round(3).tolist()
     [0.7070000171661377, 1.4140000343322754]
     """
-    scored = Scored(logits_fn, labels, next_token)
+    if hasattr(task_or_logits, "targets"):
+        task = as_argument(task_or_logits)
+        errors = functools.partial(Partial, task_errors, task)
+    else:
+        where = LabelPlace(labels, next_token)
+        errors = functools.partial(
+            Partial, logit_errors, as_argument(task_or_logits), where
+        )
     return mean_over(
         params,
-        lambda one: rows_of(
-            Partial(error_norms, scored, one), batch_or_batches, batch_size=batch_size
-        ),
+        lambda one: rows_of(errors(one), batch_or_batches, batch_size=batch_size),
     )
 
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
-class Scored:
-    """What errors are of: compiled programs are remembered by it."""
+class LabelPlace:
+    """Where in a batch labels are, and which logits predict them."""
 
-    logits_fn: Callable[[Params, Batch], jax.Array]
-    labels: str
+    name: str
     next_token: bool
 
 
-def error_norms(scored: Scored, params: Params, batch: Batch) -> jax.Array:
-    """Return each example's mean length of the error, float32[B]."""
-    if scored.labels not in batch:
+def task_errors(task: Task, params: Params, batch: Batch) -> jax.Array:
+    """Return :func:`error_norms` of a task's outputs."""
+    return error_norms(task.outputs(params, batch), task.targets(batch))
+
+
+def logit_errors(
+    logits_fn: Callable, place: LabelPlace, params: Params, batch: Batch
+) -> jax.Array:
+    """Return :func:`error_norms` of logits and of labels in the batch."""
+    if place.name not in batch:
         raise ValueError(
-            f"labels={scored.labels!r} is not in the batch, which has "
+            f"labels={place.name!r} is not in the batch, which has "
             f"{', '.join(batch)}: say by labels= where they are"
         )
-    labels = jnp.asarray(batch[scored.labels])
-    logits = scored.logits_fn(params, batch).astype(jnp.float32)
+    labels, logits = jnp.asarray(batch[place.name]), logits_fn(params, batch)
     if logits.ndim not in (2, 3) or logits.shape[:-1] != labels.shape:
         raise ValueError(
-            f"logits_fn returns shape {logits.shape} for {scored.labels} of shape "
+            f"logits_fn returns shape {logits.shape} for {place.name} of shape "
             f"{labels.shape}: it must be [B,V] for labels [B], or [B,T,V] for [B,T]"
         )
+    if logits.ndim == 3 and place.next_token:
+        labels, logits = labels[:, 1:], logits[:, :-1]
+    return error_norms(logits, labels)
+
+
+def error_norms(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Return each example's mean length of the error, float32[B].
+
+    Logits are [B,V] for labels [B], or [B,T,V] for [B,T].
+    """
+    logits = logits.astype(jnp.float32)
     if logits.ndim == 2:
         labels, logits = labels[:, None], logits[:, None]
-    elif scored.next_token:
-        labels, logits = labels[:, 1:], logits[:, :-1]
     true = jax.nn.one_hot(labels, logits.shape[-1])
     error = jnp.linalg.norm(jax.nn.softmax(logits, axis=-1) - true, axis=-1)
     counted = labels != IGNORED_LABEL

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
+from jaxunlearn.gradients.arguments import as_argument, task_function
 from jaxunlearn.gradients.batching import indexed
-from jaxunlearn.gradients.curvature import Logits, method_of_model
+from jaxunlearn.gradients.curvature import Logits
 from jaxunlearn.gradients.mean_products import Fill, mean_product
 from jaxunlearn.randomness import pinned
 from jaxunlearn.tree import scaled
@@ -55,7 +56,7 @@ def fisher_vp(
     5.0
     """
 
-    product = Partial(fisher_product, Partial(loss))
+    product = Partial(fisher_product, as_argument(loss))
     return mean_product(
         product, params, batch_or_batches, vector, layers=layers, batch_size=batch_size
     )
@@ -106,8 +107,8 @@ def true_fisher_vp(
       vector: A tree like ``params``.
       key: Draws the labels, together with each example's ``index``.
       draws: Draws of all labels.
-      logits: ``(params, batch) -> float32[B,...,V]``; None takes those of the model
-        whose method ``loss`` is.
+      logits: ``(params, batch) -> float32[B,...,V]``; None takes the
+        outputs of the task, or of the model whose method ``loss`` is.
       layers: As in :func:`fisher_vp`.
       batch_size: Examples in memory at a time; the result does not depend on it.
 
@@ -123,11 +124,11 @@ def true_fisher_vp(
     if draws < 1:
         raise ValueError(f"draws={draws}: must be at least 1")
     if logits is None:
-        logits = method_of_model(loss, "logits")
+        logits = task_function(loss, "outputs")
     if isinstance(batch_or_batches, Mapping):
         batch_or_batches = indexed(batch_or_batches)
     keys = jax.random.split(key, draws)
-    product = Partial(true_fisher_product, Partial(loss), Partial(logits), keys)
+    product = Partial(true_fisher_product, as_argument(loss), as_argument(logits), keys)
     return mean_product(
         product, params, batch_or_batches, vector, layers=layers, batch_size=batch_size
     )

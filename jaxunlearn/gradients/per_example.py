@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from jaxunlearn import tree
-from jaxunlearn.gradients.batching import Chosen, rows_of, weighted_mean
+from jaxunlearn.gradients.arguments import LayerLoss, layer_loss
+from jaxunlearn.gradients.batching import rows_of, weighted_mean
 from jaxunlearn.gradients.taps import outer_products
 from jaxunlearn.gradients.taps.backward import Statistic, View, statistics
 from jaxunlearn.types import Batch, Params, PerExampleLoss
@@ -88,7 +89,7 @@ def per_example_gradients(
     [4.0, 12.0]
     """
     params = tree.cast(params, jnp.float32)
-    rows = Partial(gradient_rows, Chosen(loss, layers), params)
+    rows = Partial(gradient_rows, layer_loss(loss, layers), params)
     found = rows_of(rows, batch_or_batches, batch_size=batch_size)
     leaves = dict(tree.named_leaves(params))
     chosen = masks(params, layers)
@@ -99,10 +100,10 @@ def per_example_gradients(
     return subtree(params, found)
 
 
-def gradient_rows(chosen: Chosen, params: Params, batch: Batch) -> dict:
+def gradient_rows(target: LayerLoss, params: Params, batch: Batch) -> dict:
     """Return the gradients of every leaf, [B,*stack,L,R]."""
     found, views = statistics(
-        chosen.loss, params, batch, GRADIENTS, layers=chosen.layers
+        target.loss, params, batch, GRADIENTS, layers=target.layers
     )
     return {
         name: jnp.moveaxis(x, len(views[name].stack), 0) for name, x in found.items()
@@ -133,16 +134,16 @@ def per_example_norms(
 
     Cost: one forward and backward pass; at most a layer's B gradients in memory.
     """
-    rows = Partial(norm_rows, Chosen(loss, layers), tree.cast(params, jnp.float32))
+    rows = Partial(norm_rows, layer_loss(loss, layers), tree.cast(params, jnp.float32))
     return rows_of(rows, batch_or_batches, batch_size=batch_size)
 
 
-def norm_rows(chosen: Chosen, params: Params, batch: Batch) -> jax.Array:
+def norm_rows(target: LayerLoss, params: Params, batch: Batch) -> jax.Array:
     """Return the norms of a batch's gradients."""
     found, views = statistics(
-        chosen.loss, params, batch, SQUARED_NORMS, layers=chosen.layers
+        target.loss, params, batch, SQUARED_NORMS, layers=target.layers
     )
-    return jnp.sqrt(total(found, views, masks(params, chosen.layers)))
+    return jnp.sqrt(total(found, views, masks(params, target.layers)))
 
 
 def fisher_diagonal(
@@ -175,15 +176,15 @@ def fisher_diagonal(
     Cost: one forward and backward pass; one example's gradient of one layer at a time.
     """
     params = tree.cast(params, jnp.float32)
-    squares = Partial(sum_of_squares, Chosen(loss, layers), params)
+    squares = Partial(sum_of_squares, layer_loss(loss, layers), params)
     mean = weighted_mean(squares, batch_or_batches, batch_size=batch_size)
     return mean if layers is None else tree.masked(mean, tree.select(params, layers))
 
 
-def sum_of_squares(chosen: Chosen, params: Params, batch: Batch) -> Params:
+def sum_of_squares(target: LayerLoss, params: Params, batch: Batch) -> Params:
     """Return ``sum_i w_i g_i^2``, 0 in leaves that are not selected."""
     found, _ = statistics(
-        chosen.loss, params, batch, SECOND_MOMENT, layers=chosen.layers
+        target.loss, params, batch, SECOND_MOMENT, layers=target.layers
     )
     leaves = [
         found[name].reshape(jnp.shape(leaf))

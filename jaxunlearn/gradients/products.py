@@ -10,7 +10,8 @@ import numpy as np
 from jax.tree_util import Partial
 
 from jaxunlearn import tree
-from jaxunlearn.gradients.batching import Chosen, example_count, rows_of
+from jaxunlearn.gradients.arguments import LayerLoss, layer_loss
+from jaxunlearn.gradients.batching import example_count, rows_of
 from jaxunlearn.gradients.mean_products import twice_differentiable
 from jaxunlearn.gradients.per_example import (
     GRADIENTS,
@@ -84,19 +85,19 @@ def directional_scores(
         direction = tree.masked(direction, tree.select(params, layers))
     if not many:
         direction = jax.tree.map(lambda x: x[None], direction)
-    rows = Partial(directional_rows, Chosen(loss, layers), params, direction)
+    rows = Partial(directional_rows, layer_loss(loss, layers), params, direction)
     with twice_differentiable():
         scores = rows_of(rows, batch_or_batches, batch_size=batch_size)
     return scores.T if many else scores[:, 0]
 
 
 def directional_rows(
-    chosen: Chosen, params: Params, directions: Params, batch: Batch
+    target: LayerLoss, params: Params, directions: Params, batch: Batch
 ) -> jax.Array:
     """Return the derivatives along K directions, float32[B,K]."""
 
     def along(one: Params) -> jax.Array:
-        return jax.jvp(lambda p: chosen.loss(p, batch), (params,), (one,))[1]
+        return jax.jvp(lambda p: target.loss(p, batch), (params,), (one,))[1]
 
     count = jax.tree.leaves(directions)[0].shape[0]
     if count == 1:
@@ -180,7 +181,7 @@ def gradient_products(
         )
         found, views = dict(tree.named_leaves(found)), {}
     seen = Seen(tuple(views.items()))
-    rows = Partial(product_rows, Chosen(loss, layers), params, found, seen)
+    rows = Partial(product_rows, layer_loss(loss, layers), params, found, seen)
     return rows_of(rows, batch_or_batches, batch_size=batch_size).T
 
 
@@ -212,7 +213,7 @@ def products_with(
     """
     params = tree.cast(params, jnp.float32)
     own = checked_directions(params, directions, layers)
-    rows = Partial(product_rows, Chosen(loss, layers), params, own, Seen(()))
+    rows = Partial(product_rows, layer_loss(loss, layers), params, own, Seen(()))
     return rows_of(rows, batch_or_batches, batch_size=batch_size).T
 
 
@@ -232,21 +233,21 @@ def leaf_products(
     """
     params = tree.cast(params, jnp.float32)
     own = checked_directions(params, directions, layers)
-    rows = Partial(leaf_rows, Chosen(loss, layers), params, own)
+    rows = Partial(leaf_rows, layer_loss(loss, layers), params, own)
     found = rows_of(rows, batch_or_batches, batch_size=batch_size)
     return {name: values.T for name, values in found.items()}
 
 
-def leaf_rows(chosen: Chosen, params: Params, own: dict, batch: Batch) -> dict:
+def leaf_rows(target: LayerLoss, params: Params, own: dict, batch: Batch) -> dict:
     """Return each layer's products, float32[B,Q]."""
 
     def directions(views: dict[str, View]) -> dict[str, jax.Array]:
         return {name: in_view(own[name], None, view) for name, view in views.items()}
 
     found, views = statistics(
-        chosen.loss, params, batch, PRODUCTS, extra=directions, layers=chosen.layers
+        target.loss, params, batch, PRODUCTS, extra=directions, layers=target.layers
     )
-    kept, leaves = masks(params, chosen.layers), dict(tree.named_leaves(params))
+    kept, leaves = masks(params, target.layers), dict(tree.named_leaves(params))
     parts = {}
     for name, values in found.items():
         names = tree.layer_names(name, leaves[name])
@@ -291,7 +292,7 @@ def token_contributions(
     """
     params = tree.cast(params, jnp.float32)
     own = checked_directions(params, directions, layers)
-    rows = Partial(token_rows, Chosen(loss, layers), params, own)
+    rows = Partial(token_rows, layer_loss(loss, layers), params, own)
     contributions = rows_of(rows, batch_or_batches, batch_size=batch_size)
     return jnp.moveaxis(contributions, -1, 0)
 
@@ -305,7 +306,7 @@ class Seen:
 
 
 def product_rows(
-    chosen: Chosen, params: Params, own: dict, seen: Seen, batch: Batch
+    target: LayerLoss, params: Params, own: dict, seen: Seen, batch: Batch
 ) -> jax.Array:
     """Return the products of a batch's gradients with the directions, float32[B,Q]."""
     before = dict(seen.views)
@@ -320,24 +321,24 @@ def product_rows(
     # As a pass left them, directions stand after the stack.
     statistic = PRODUCTS._replace(lead=0) if before else PRODUCTS
     found, views = statistics(
-        chosen.loss, params, batch, statistic, extra=directions, layers=chosen.layers
+        target.loss, params, batch, statistic, extra=directions, layers=target.layers
     )
-    return total(found, views, masks(params, chosen.layers))
+    return total(found, views, masks(params, target.layers))
 
 
-def token_rows(chosen: Chosen, params: Params, own: dict, batch: Batch) -> jax.Array:
+def token_rows(target: LayerLoss, params: Params, own: dict, batch: Batch) -> jax.Array:
     """Return each token's share of the products, float32[B,T,Q]."""
 
     def directions(views: dict[str, View]) -> dict[str, jax.Array]:
         return {name: in_view(own[name], None, view) for name, view in views.items()}
 
     found, views = statistics(
-        chosen.loss,
+        target.loss,
         params,
         batch,
         TOKEN_PRODUCTS,
         extra=directions,
-        layers=chosen.layers,
+        layers=target.layers,
     )
     lengths = {name: x.shape[len(views[name].stack) + 1] for name, x in found.items()}
     most = max(lengths.values())
@@ -347,7 +348,7 @@ def token_rows(chosen: Chosen, params: Params, own: dict, batch: Batch) -> jax.A
             f"no shares of single tokens for {', '.join(other[:5])}: it has no taps, "
             f"or other tokens than the rest; leave it out by layers="
         )
-    return total(found, views, masks(params, chosen.layers))
+    return total(found, views, masks(params, target.layers))
 
 
 def in_view(values: jax.Array, seen: View | None, view: View) -> jax.Array:

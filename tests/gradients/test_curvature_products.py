@@ -406,9 +406,10 @@ def test_misuse_is_refused(call, words):
 
 
 def test_a_model_of_the_library_brings_its_own_functions():
-    from jaxunlearn.gradients.curvature import method_of_model
+    from jaxunlearn.gradients.arguments import task_function
     from jaxunlearn.models import GPT2, GPT2Config
 
     model = GPT2(GPT2Config())
-    for name in ("logits", "loss_of_logits"):
-        assert method_of_model(model.per_example_loss, name) == getattr(model, name)
+    names = {"outputs": "logits", "loss_of_outputs": "loss_of_logits"}
+    for name, own in names.items():
+        assert task_function(model.per_example_loss, name) == getattr(model, own)

@@ -20,7 +20,8 @@ from jax.tree_util import Partial
 from jaxunlearn import tree
 from jaxunlearn.evaluation.text.memorization import answer_tokens, check_end
 from jaxunlearn.evaluation.text.token_statistics import TokenStatistics, mean_losses
-from jaxunlearn.gradients.batching import Chosen, example_rows, real_rows
+from jaxunlearn.gradients.arguments import LayerLoss, layer_loss
+from jaxunlearn.gradients.batching import example_rows, real_rows
 from jaxunlearn.gradients.per_example import SQUARED_NORMS
 from jaxunlearn.gradients.taps import backward
 from jaxunlearn.types import IGNORED_LABEL, Batch, Params, PerExampleLoss
@@ -214,7 +215,7 @@ def gradient_norm(
     labelled = with_labels(batches, drop_last=drop_last, end_of_text=end_of_text)
     norms = Partial(
         mean_tensor_norms,
-        Chosen(loss, None),
+        layer_loss(loss, None),
         tree.cast(params, jnp.float32),
     )
     scores = example_rows(norms, labelled)
@@ -234,9 +235,9 @@ model, take the statistics; ``zlib`` wants the texts and ``reference`` the other
 statistics after them."""
 
 
-def mean_tensor_norms(chosen: Chosen, params: Params, batch: Batch) -> jax.Array:
+def mean_tensor_norms(target: LayerLoss, params: Params, batch: Batch) -> jax.Array:
     """Return the mean norm over all tensors of each example's gradient, float32[B]."""
-    found, views = backward.statistics(chosen.loss, params, batch, SQUARED_NORMS)
+    found, views = backward.statistics(target.loss, params, batch, SQUARED_NORMS)
     norms = []
     for name, leaf in tree.named_leaves(params):
         layers = len(tree.layer_names(name, leaf))

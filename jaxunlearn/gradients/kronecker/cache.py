@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxunlearn.gradients.batching import Chosen
+from jaxunlearn.gradients.arguments import LayerLoss
 from jaxunlearn.gradients.kronecker.inverse import Damping
 from jaxunlearn.gradients.kronecker.layout import Matrix
 from jaxunlearn.gradients.kronecker.sums import first_batch, matrices_at
@@ -29,8 +29,8 @@ class Piece(NamedTuple):
 class Work(NamedTuple):
     """The options of a run."""
 
-    train: Chosen
-    query: Chosen
+    train: LayerLoss
+    query: LayerLoss
     dtype: str
     largest: int
     damping: Damping
@@ -69,12 +69,16 @@ def groups_of(
     return [tuple(group) for group in groups]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+@functools.partial(jax.jit, static_argnums=(1, 2))
 def collect(
-    chosen: Chosen, pieces: tuple[Piece, ...], dtype: str, params: Params, batch: Batch
+    target: LayerLoss,
+    pieces: tuple[Piece, ...],
+    dtype: str,
+    params: Params,
+    batch: Batch,
 ) -> list[Kept]:
     """Return the products of each piece, [layers,B,T,...], in one backward pass."""
-    taps = layer_taps(chosen.loss, params, batch, layers=chosen.layers)
+    taps = layer_taps(target.loss, params, batch, layers=target.layers)
 
     def keep(piece: Piece, part: OuterProducts | HeadProducts):
         # Its matrix is a parameter: no need for a copy a batch.

@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
+from jaxunlearn.gradients.arguments import as_argument
 from jaxunlearn.gradients.batching import indexed
 from jaxunlearn.gradients.curvature import Logits
 from jaxunlearn.gradients.kronecker.layout import Matrix
@@ -98,8 +99,8 @@ def fit_kfac(
       fisher: ``"empirical"``, the labels of the data; or ``"true"``, labels drawn once
         from the model, with ``key``.
       key: Draws the labels, together with each example's ``index``.
-      logits: ``(params, batch) -> float32[B,...,V]`` for the draw; None takes those of
-        the model whose method ``loss`` is.
+      logits: ``(params, batch) -> float32[B,...,V]`` for the draw; None takes the
+        outputs of the task, or of the model whose method ``loss`` is.
       largest_factor: Axes longer than this take the identity as their basis.
       eigh: ``"float32"``; or ``"float64"`` on the host.
       state_path: A name for the files that a killed fit goes on from, ``.moments.npz``
@@ -121,7 +122,9 @@ def fit_kfac(
     curvature, https://arxiv.org/abs/1503.05671; for the tokens, "expand" of Eschenhagen
     et al., https://arxiv.org/abs/2311.00636.
     """
-    fit = Fit(loss, layers, batch_size, fisher, logits, largest_factor, eigh, "kfac")
+    given = None if logits is None else as_argument(logits)
+    options = (layers, batch_size, fisher, largest_factor, eigh, "kfac")
+    fit = Fit(as_argument(loss), given, *options)
     return fitted(fit, params, batch_or_batches, key, state_path, progress)
 
 
@@ -151,7 +154,9 @@ def fit_ekfac(
     layer, and forms gradients ``2TLR``, in the rotated basis alone.
     George et al., https://arxiv.org/abs/1806.03884.
     """
-    fit = Fit(loss, layers, batch_size, fisher, logits, largest_factor, eigh, "ekfac")
+    given = None if logits is None else as_argument(logits)
+    options = (layers, batch_size, fisher, largest_factor, eigh, "ekfac")
+    fit = Fit(as_argument(loss), given, *options)
     return fitted(fit, params, batch_or_batches, key, state_path, progress)
 
 

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn.gradients.batching import Chosen, example_count, with_weight
+from jaxunlearn.gradients.arguments import layer_loss
+from jaxunlearn.gradients.batching import example_count, with_weight
 from jaxunlearn.gradients.kronecker.cache import (
     Kept,
     Piece,
@@ -130,8 +131,8 @@ def ekfac_scores(
         )
     params = cast(params, jnp.float32)
     work = Work(
-        Chosen(loss, layers),
-        Chosen(query_loss or loss, layers),
+        layer_loss(loss, layers),
+        layer_loss(query_loss or loss, layers),
         cache_dtype,
         largest_factor,
         as_rule(damping),
@@ -175,12 +176,12 @@ def cached(
     done = 0
     for group in groups:
         sides = []
-        for chosen, parts in zip((work.train, work.query), data, strict=True):
+        for target, parts in zip((work.train, work.query), data, strict=True):
             kept, weights = [], []
             for part in parts:
                 part = with_weight(dict(part))
                 # Waiting bounds the memory to one backward pass at a time.
-                found = collect(chosen, group, work.dtype, params, part)
+                found = collect(target, group, work.dtype, params, part)
                 kept.append(jax.block_until_ready(found))
                 weights.append(part["weight"])
             sides.append((kept, weights))

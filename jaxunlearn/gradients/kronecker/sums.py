@@ -18,13 +18,14 @@ import numpy as np
 from jax.tree_util import Partial
 
 from jaxunlearn.gradients.accumulation import accumulate
+from jaxunlearn.gradients.arguments import task_function
 from jaxunlearn.gradients.batching import (
     chunks_of,
     example_count,
     sum_over_chunks,
     with_weight,
 )
-from jaxunlearn.gradients.curvature import Logits, method_of_model
+from jaxunlearn.gradients.curvature import Logits
 from jaxunlearn.gradients.fisher import sampled_labels
 from jaxunlearn.gradients.kronecker.layout import Matrix, matrices_of
 from jaxunlearn.gradients.kronecker.moments import (
@@ -40,19 +41,24 @@ from jaxunlearn.provenance import params_hash
 from jaxunlearn.types import Batch, Params, PerExampleLoss
 
 
-@jax.tree_util.register_static
+def setting() -> Any:
+    """Return a field that compiled programs are remembered by."""
+    return dataclasses.field(metadata={"static": True})
+
+
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """What a fit is of: compiled programs are remembered by it."""
+    """What a fit is of; the two functions are arguments, see ``arguments.py``."""
 
     loss: PerExampleLoss
-    layers: str | None
-    batch_size: int | None
-    fisher: str
     logits: Logits | None
-    largest_factor: int
-    eigh: str
-    method: str
+    layers: str | None = setting()
+    batch_size: int | None = setting()
+    fisher: str = setting()
+    largest_factor: int = setting()
+    eigh: str = setting()
+    method: str = setting()
 
     def __post_init__(self):
         """Refuse what cannot be."""
@@ -108,14 +114,14 @@ def with_bias(products: Products, rows: int, extra: dict) -> tuple[Products, int
     return (with_ones(products), rows + 1) if "bias" in extra else (products, rows)
 
 
-@jax.tree_util.register_static
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Stage:
     """One of a fit's passes over the data."""
 
     fit: Fit
-    matrices: tuple[Matrix, ...]
-    name: str
+    matrices: tuple[Matrix, ...] = setting()
+    name: str = setting()
 
 
 class Given(NamedTuple):
@@ -130,7 +136,9 @@ def sums_of_part(stage: Stage, given: Given, batch: Batch) -> dict[str, Any]:
     """Return the examples' weights and each matrix's sums, in one backward pass."""
     fit, matrices, (params, bases, key) = stage.fit, stage.matrices, given
     if fit.fisher == "true":
-        logits = fit.logits or method_of_model(fit.loss, "logits")
+        logits = fit.logits
+        if logits is None:
+            logits = task_function(fit.loss, "outputs")
         batch = sampled_labels(logits(params, batch), batch, key=key)
     extra = {leaf: {} for matrix in matrices for leaf in matrix.leaves}
     for matrix in matrices:

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from jaxunlearn import tree
-from jaxunlearn.gradients.batching import Chosen, rows_of
+from jaxunlearn.gradients.arguments import LayerLoss, layer_loss
+from jaxunlearn.gradients.batching import rows_of
 from jaxunlearn.gradients.per_example import masks, per_example_gradients
 from jaxunlearn.gradients.projections.kronecker_matrices import (
     Block,
@@ -70,7 +71,7 @@ def projected_gradients(
     params = tree.cast(params, jnp.float32)
     function = kronecker_rows if projection.kind == "kronecker" else whole_rows
     rows = Partial(
-        Partial(function, Chosen(loss, layers), ProjectedBy(projection)),
+        Partial(function, layer_loss(loss, layers), ProjectedBy(projection)),
         params,
         dict(matrices or {}),
     )
@@ -114,7 +115,7 @@ def shapes_of(views: dict[str, View]) -> dict[str, tuple[int, ...]]:
 
 
 def kronecker_rows(
-    chosen: Chosen, by: ProjectedBy, params: Params, matrices: dict, batch: Batch
+    target: LayerLoss, by: ProjectedBy, params: Params, matrices: dict, batch: Batch
 ) -> jax.Array:
     """Return the rows of a batch, layer by layer."""
     projection = by.projection
@@ -131,9 +132,9 @@ def kronecker_rows(
         )
 
     found, views = statistics(
-        chosen.loss, params, batch, PROJECTIONS, extra=pairs, layers=chosen.layers
+        target.loss, params, batch, PROJECTIONS, extra=pairs, layers=target.layers
     )
-    kept = masks(params, chosen.layers)
+    kept = masks(params, target.layers)
     rows = []
     for name in sorted(found):
         small = jnp.moveaxis(found[name], len(views[name].stack), 0)
@@ -146,9 +147,9 @@ def kronecker_rows(
 
 
 def whole_rows(
-    chosen: Chosen, by: ProjectedBy, params: Params, matrices: dict, batch: Batch
+    target: LayerLoss, by: ProjectedBy, params: Params, matrices: dict, batch: Batch
 ) -> jax.Array:
     """Return the rows of a batch, each of an example's whole gradient."""
     del matrices
-    gradients = per_example_gradients(chosen.loss, params, batch, layers=chosen.layers)
+    gradients = per_example_gradients(target.loss, params, batch, layers=target.layers)
     return project(by.projection, gradients)

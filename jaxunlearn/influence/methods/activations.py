@@ -18,7 +18,8 @@ import numpy as np
 from jax.tree_util import Partial
 
 from jaxunlearn import tree
-from jaxunlearn.gradients.batching import Chosen, rows_of
+from jaxunlearn.gradients.arguments import LayerLoss, layer_loss
+from jaxunlearn.gradients.batching import rows_of
 from jaxunlearn.gradients.kronecker.sums import first_batch
 from jaxunlearn.gradients.taps.backward import Statistic, View, prepare, statistics
 from jaxunlearn.gradients.taps.listen import UntappedWarning, without_warning
@@ -111,12 +112,12 @@ def activation_scores(
     names = weight_matrices(loss, params, first_batch(train), layers)
     pattern = f"^(?:{'|'.join(map(re.escape, names))})$"
     asked = rows_of(
-        Partial(QUERY_ROWS[kind], Chosen(query_loss or loss, pattern), params),
+        Partial(QUERY_ROWS[kind], layer_loss(query_loss or loss, pattern), params),
         query,
         batch_size=batch_size,
     )
     found = rows_of(
-        Partial(score_rows, Chosen(loss, pattern), params, asked),
+        Partial(score_rows, layer_loss(loss, pattern), params, asked),
         train,
         batch_size=batch_size,
     )
@@ -185,16 +186,18 @@ def labels_of(name: str, leaf: jax.Array, stack: tuple[int, ...]) -> list[str]:
     return labels if len(labels) == count else [f"{name}/{i}" for i in range(count)]
 
 
-def mean_rows(chosen: Chosen, params: Params, batch: Batch) -> dict[str, jax.Array]:
+def mean_rows(target: LayerLoss, params: Params, batch: Batch) -> dict[str, jax.Array]:
     """Return each layer's mean activation, float32[B,*stack,L]."""
 
     def extra(views: dict[str, View]) -> dict[str, dict]:
         return {name: {"mask": mask_of(batch, view)} for name, view in views.items()}
 
-    return rows_by_leaf(MEANS, chosen, params, batch, extra)
+    return rows_by_leaf(MEANS, target, params, batch, extra)
 
 
-def gradient_rows(chosen: Chosen, params: Params, batch: Batch) -> dict[str, jax.Array]:
+def gradient_rows(
+    target: LayerLoss, params: Params, batch: Batch
+) -> dict[str, jax.Array]:
     """Return minus the loss's gradient at each layer's activation, summed over tokens,
     float32[B,*stack,L]."""
     leaves = dict(tree.named_leaves(params))
@@ -205,14 +208,14 @@ def gradient_rows(chosen: Chosen, params: Params, batch: Batch) -> dict[str, jax
             for name, view in views.items()
         }
 
-    return rows_by_leaf(DESCENTS, chosen, params, batch, extra)
+    return rows_by_leaf(DESCENTS, target, params, batch, extra)
 
 
 QUERY_ROWS = {"act_act": mean_rows, "act_grad": gradient_rows}
 
 
 def score_rows(
-    chosen: Chosen, params: Params, asked: dict[str, jax.Array], batch: Batch
+    target: LayerLoss, params: Params, asked: dict[str, jax.Array], batch: Batch
 ) -> dict[str, jax.Array]:
     """Return the mean activations' products with the queries, float32[B,*stack,Q]."""
 
@@ -225,13 +228,13 @@ def score_rows(
             for name, view in views.items()
         }
 
-    return rows_by_leaf(SCORES, chosen, params, batch, extra)
+    return rows_by_leaf(SCORES, target, params, batch, extra)
 
 
-def rows_by_leaf(statistic, chosen, params, batch, extra) -> dict[str, jax.Array]:
+def rows_by_leaf(statistic, target, params, batch, extra) -> dict[str, jax.Array]:
     """Return a statistic of the chosen leaves with the examples' axis in front."""
     found, views = statistics(
-        chosen.loss, params, batch, statistic, extra=extra, layers=chosen.layers
+        target.loss, params, batch, statistic, extra=extra, layers=target.layers
     )
     return {
         name: jnp.moveaxis(x, len(views[name].stack), 0) for name, x in found.items()

@@ -10,7 +10,8 @@ import numpy as np
 from jax.tree_util import Partial
 
 from jaxunlearn import tree
-from jaxunlearn.gradients.batching import Chosen, rows_of
+from jaxunlearn.gradients.arguments import LayerLoss, layer_loss
+from jaxunlearn.gradients.batching import rows_of
 from jaxunlearn.gradients.curvature import hvp
 from jaxunlearn.gradients.mean_products import twice_differentiable
 from jaxunlearn.gradients.per_example import (
@@ -55,7 +56,7 @@ def point_of(asked: Tracking, params: Params) -> InfluenceTrack:
         found[name], solvers[name] = scores_of(asked, point, name)
     losses = losses_of(asked.loss, point, asked.train)[asked.real]
     query_losses = losses_of(asked.query_loss, point, asked.query)
-    rows = Partial(norm_rows, Chosen(asked.query_loss, asked.layers), point)
+    rows = Partial(norm_rows, layer_loss(asked.query_loss, asked.layers), point)
     norms = rows_of(rows, asked.query, batch_size=None)
     groups = sorted(norms, key=tree.place_of)
     index = np.concatenate([batch["index"] for batch in asked.train])[asked.real]
@@ -79,7 +80,7 @@ def scores_of(asked: Tracking, params: Params, name: str) -> tuple[np.ndarray, d
     told: dict[str, Any] = {"curvature": "none", "damping": None, "notes": []}
     if name == "hvp":
         size = len(asked.train[0]["weight"])
-        along = Along(asked.loss, asked.layers, size)
+        along = Along(layer_loss(asked.loss, asked.layers), size)
         rows = Partial(curvature_rows, along, params, asked.curvature_data)
         with twice_differentiable():
             found = rows_of(rows, asked.train, batch_size=None)
@@ -114,23 +115,22 @@ def scores_of(asked: Tracking, params: Params, name: str) -> tuple[np.ndarray, d
 
 def losses_of(loss: PerExampleLoss, params: Params, batches: list) -> np.ndarray:
     """Return the losses of all rows."""
-    rows = Partial(loss_rows, Chosen(loss, None), params)
+    rows = Partial(loss_rows, layer_loss(loss, None), params)
     return np.asarray(rows_of(rows, batches, batch_size=None), np.float32)
 
 
-def loss_rows(chosen: Chosen, params: Params, batch: Batch) -> jax.Array:
+def loss_rows(target: LayerLoss, params: Params, batch: Batch) -> jax.Array:
     """Return the losses of a batch."""
-    return chosen.loss(params, batch)
+    return target.loss(params, batch)
 
 
-@jax.tree_util.register_static
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Along:
-    """What a curvature is of: compiled programs are remembered by it."""
+    """What a curvature is of, ``batch_size`` examples at a time."""
 
-    loss: PerExampleLoss
-    layers: str | None
-    batch_size: int
+    target: LayerLoss
+    batch_size: int = dataclasses.field(metadata={"static": True})
 
 
 def curvature_rows(
@@ -140,21 +140,22 @@ def curvature_rows(
 
     An example at a time: one gradient in memory.
     """
+    loss, layers = along.target.loss, along.target.layers
 
     def of_example(example: Batch) -> jax.Array:
         alone = jax.tree.map(lambda x: x[None], example)
-        own = jax.grad(lambda p: along.loss(p, alone)[0])(params)
-        if along.layers is not None:
-            own = tree.masked(own, tree.select(params, along.layers))
+        own = jax.grad(lambda p: loss(p, alone)[0])(params)
+        if layers is not None:
+            own = tree.masked(own, tree.select(params, layers))
         length = tree.norm(own)
         # Normalised first: the product with a small gradient would lose its bits.
         unit = tree.scaled(1 / jnp.where(length > 0, length, 1.0), own)
         moved = hvp(
-            along.loss,
+            loss,
             params,
             data,
             unit,
-            layers=along.layers,
+            layers=layers,
             batch_size=along.batch_size,
         )
         return tree.vdot(unit, moved)
@@ -162,19 +163,19 @@ def curvature_rows(
     return jax.lax.map(of_example, dict(batch))
 
 
-def norm_rows(chosen: Chosen, params: Params, batch: Batch) -> dict[str, jax.Array]:
+def norm_rows(target: LayerLoss, params: Params, batch: Batch) -> dict[str, jax.Array]:
     """Return the norms of a batch's gradients by part of the model, float32[B] each."""
     found, views = statistics(
-        chosen.loss, params, batch, SQUARED_NORMS, layers=chosen.layers
+        target.loss, params, batch, SQUARED_NORMS, layers=target.layers
     )
-    kept, leaves = masks(params, chosen.layers), dict(tree.named_leaves(params))
+    kept, leaves = masks(params, target.layers), dict(tree.named_leaves(params))
     layers = {name: tree.layer_names(name, leaves[name]) for name in found}
     by_layer = {k: x.reshape(-1, x.shape[-1]) for k, x in found.items()}
     # A leaf without taps comes whole, however many layers are stacked in it.
     whole = [name for name in found if len(layers[name]) != len(by_layer[name])]
     if whole:
         names = "|".join(re.escape(layer) for name in whole for layer in layers[name])
-        own = per_example_gradients(chosen.loss, params, batch, layers=f"^(?:{names})$")
+        own = per_example_gradients(target.loss, params, batch, layers=f"^(?:{names})$")
         for name, x in tree.named_leaves(own):
             squared = x.reshape(*x.shape[:2], -1) ** 2
             by_layer[name] = squared.sum(axis=-1).T

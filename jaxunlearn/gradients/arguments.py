@@ -1,0 +1,99 @@
+"""Losses as arguments of compiled programs.
+
+A task is a tree: its arrays are arguments, its settings are what programs are
+remembered by. Any other function is remembered by itself.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.tree_util import Partial
+
+from jaxunlearn.types import PerExampleLoss
+
+NAMES = {"outputs": "logits", "loss_of_outputs": "loss_of_logits"}
+"""What a task calls its functions, and what a model of sequences or classes does."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LayerLoss:
+    """A loss and the leaves that it is differentiated by.
+
+    Attributes:
+      loss: The loss as :func:`as_argument`.
+      layers: Expression of the leaves; None is all.
+    """
+
+    loss: PerExampleLoss
+    layers: str | None = dataclasses.field(metadata={"static": True})
+
+
+def layer_loss(loss: PerExampleLoss, layers: str | None) -> LayerLoss:
+    """Return a loss and an expression of leaves as one argument."""
+    return LayerLoss(as_argument(loss), layers)
+
+
+def as_argument(function: Callable) -> Callable:
+    """Return a function as an argument that a compiled program may take.
+
+    >>> jax.tree.leaves(as_argument(lambda params, batch: params))
+    []
+    """
+    owner = getattr(function, "__self__", None)
+    if is_tree(function):
+        return function
+    if owner is not None and is_tree(owner):
+        # The method of a task: its arrays are arguments here too.
+        return Partial(function.__func__, owner)  # pyrefly: ignore
+    return Partial(function)
+
+
+def is_tree(value: Any) -> bool:
+    """Return whether JAX takes a value apart."""
+    return not jax.tree_util.all_leaves([value])
+
+
+def owners(loss: Callable) -> tuple[Any, ...]:
+    """Return what may know more of a loss: itself, and the object it is a method of."""
+    function, first = loss, ()
+    if isinstance(loss, functools.partial):
+        function, first = loss.func, loss.args[:1]
+    owner = getattr(function, "__self__", None)
+    return (loss, function, *first, *(() if owner is None else (owner,)))
+
+
+def task_function(loss: PerExampleLoss, name: str) -> Callable:
+    """Return the function ``name`` of a task, or of the model whose method it is.
+
+    Raises:
+      ValueError: There is none.
+    """
+    argument = NAMES[name]
+    for owner in owners(loss):
+        for known in (name, argument):
+            found = getattr(owner, known, None)
+            if callable(found):
+                return found
+    raise ValueError(
+        f"{argument} is not given, and loss={loss!r} is neither a task that has "
+        f"{name} nor a method of a model that has {argument}: pass {argument}=, or a "
+        f"task, such as jaxunlearn.tasks.language_task(model), or the bound method "
+        f"model.per_example_loss"
+    )
+
+
+def stacked_by(loss: PerExampleLoss) -> tuple[str, ...] | None:
+    """Return which folders a task or model says are stacked; None if it says nothing.
+
+    >>> stacked_by(lambda params, batch: params) is None
+    True
+    """
+    for owner in owners(loss):
+        stacked = getattr(owner, "stacked", None)
+        if stacked is not None:
+            return tuple(stacked)
+    return None
