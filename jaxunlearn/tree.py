@@ -2,27 +2,25 @@
 
 A leaf's name is its path joined by ``/``. A leaf that ``nn.scan`` stacked over layers
 (``h/attn/c_attn/kernel`` with a leading axis N) has one name a layer,
-``h/0/attn/c_attn/kernel`` and so on, so that one expression picks blocks.
+``h/0/attn/c_attn/kernel`` and so on, so that one expression picks blocks. Which folders
+hold such leaves is told by ``stacked=``, from a model or a task that has ``stacked``:
+an ordinary layer may be called ``h`` too.
 """
 
 import difflib
 import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import regex
 
+from jaxunlearn.patterns import matcher
 from jaxunlearn.randomness import pinned, random_key
 from jaxunlearn.types import Params
 
-STACKED = ("h", "layers")
-"""Path parts whose leaves are stacked over layers, unless a number follows them."""
-
-PATTERN_LENGTH = 1000
-PATTERN_SECONDS = 2.0
+TELLTALES = {"h": ("h/attn/c_attn/kernel", 3)}
+"""Folder -> a leaf and how many axes it has if, and only if, the folder is stacked."""
 
 FORWARD = {"wte": 0, "wpe": 1, "ln_f": 3}
 """Where a part stands on the way forward; blocks and all others are 2."""
@@ -45,24 +43,44 @@ def named_leaves(tree: Params) -> list[tuple[str, jax.Array]]:
     ]
 
 
-def stacked_prefix(name: str) -> str | None:
-    """Return the part of ``name`` after which a layer number belongs, or None.
+def stacked_folders(params: Params) -> tuple[str, ...]:
+    """Return the folders of which a tree itself tells that they are stacked.
 
-    >>> stacked_prefix("h/attn/c_attn/kernel"), stacked_prefix("h/0/ln_1/scale")
-    ('h', None)
+    GPT-2's does: a ``c_attn/kernel`` has two axes, so a third in front is the layers'.
+    That is no guess, and no other tree is taken for it.
+
+    >>> kernel = np.zeros((12, 4, 12))
+    >>> stacked_folders({"h": {"attn": {"c_attn": {"kernel": kernel}}}})
+    ('h',)
+    >>> stacked_folders({"h": {"kernel": kernel}})
+    ()
     """
-    parts = name.split("/")
-    for i, part in enumerate(parts[:-1]):
-        if part in STACKED and not parts[i + 1].isdigit():
-            return "/".join(parts[: i + 1])
+    axes = {name: np.ndim(leaf) for name, leaf in named_leaves(params)}
+    return tuple(k for k, (name, n) in TELLTALES.items() if axes.get(name) == n)
+
+
+def stacked_prefix(name: str, stacked: tuple[str, ...]) -> str | None:
+    """Return the folder after which a layer number belongs in ``name``, or None.
+
+    >>> stacked_prefix("h/attn/c_attn/kernel", ("h",))
+    'h'
+    >>> stacked_prefix("h/0/ln_1/scale", ("h",)) is None
+    True
+    """
+    for folder in stacked:
+        rest = name.removeprefix(f"{folder}/")
+        if rest != name and not rest.partition("/")[0].isdigit():
+            return folder
     return None
 
 
 def layer_names(
-    name: str, leaf: jax.Array | np.ndarray | jax.ShapeDtypeStruct
+    name: str,
+    leaf: jax.Array | np.ndarray | jax.ShapeDtypeStruct,
+    stacked: tuple[str, ...] = (),
 ) -> list[str]:
     """Return the names by which ``leaf`` is addressed: one, or one a stacked layer."""
-    prefix = stacked_prefix(name)
+    prefix = stacked_prefix(name, stacked)
     if prefix is None:
         return [name]
     rest = name[len(prefix) + 1 :]
@@ -88,13 +106,18 @@ def place_of(part: str) -> tuple[int, str, int]:
     return FORWARD.get(name, 2), name, int(number)
 
 
-def select(params: Params, pattern: str) -> Params:
+def select(
+    params: Params, pattern: str, *, stacked: tuple[str, ...] | None = None
+) -> Params:
     """Return the tree of masks of the parameters whose names match ``pattern``.
 
     Args:
       params: Parameters, or any tree of arrays or ``ShapeDtypeStruct`` of their shapes.
       pattern: A regular expression, searched for anywhere in each name (anchor it with
         ``^`` and ``$``): ``"wte"``, ``"^h/(10|11)/"``, ``"mlp/.*kernel"``, ``"."``.
+      stacked: Folders whose leaves are stacked over layers, such as ``model.stacked``:
+        ``("blocks",)``. None takes what the tree itself tells
+        (:func:`stacked_folders`): GPT-2's does, others do not.
 
     Returns:
       A tree like ``params`` of boolean NumPy arrays that broadcast to the leaves: shape
@@ -105,66 +128,41 @@ def select(params: Params, pattern: str) -> Params:
         nothing; the message lists the nearest names.
 
     >>> params = {"wte": jnp.ones((5, 2)), "h": {"bias": jnp.ones((3, 2))}}
-    >>> jax.tree.map(lambda m: m.tolist(), select(params, "h/(0|2)/"))
+    >>> mask = select(params, "h/(0|2)/", stacked=("h",))
+    >>> jax.tree.map(lambda m: m.tolist(), mask)
     {'h': {'bias': [[True], [False], [True]]}, 'wte': False}
     """
     matches = matcher(pattern)
+    folders = stacked_folders(params) if stacked is None else stacked
     seen: list[str] = []
     found = False
 
     def mask(path: tuple, leaf: jax.Array) -> np.ndarray:
         nonlocal found
         name = leaf_name(path)
-        names = layer_names(name, leaf)
+        names = layer_names(name, leaf, folders)
         seen.extend(names)
         hits = np.array([matches(n) for n in names])
         found = found or bool(hits.any())
-        if stacked_prefix(name) is None:
+        if stacked_prefix(name, folders) is None:
             return hits.reshape(())
         return hits.reshape((-1,) + (1,) * (leaf.ndim - 1))
 
     masks = jax.tree_util.tree_map_with_path(mask, params)
     if not found:
         near = difflib.get_close_matches(pattern, seen, n=5, cutoff=0.0)
+        blocks = ", ".join(f"{folder}/<number>/..." for folder in folders)
         raise ValueError(
             f"layers={pattern!r} matches no parameter. Nearest names: "
             f"{', '.join(near)}. Names run from {seen[0]} to {seen[-1]}; "
-            f"a block is addressed as h/<number>/..., counted from 0."
+            + (
+                f"a block is addressed as {blocks}, counted from 0."
+                if blocks
+                else "no folder is said to be stacked over layers: where one is, say "
+                'stacked=("its name",), and a block is <its name>/<number>/...'
+            )
         )
     return masks
-
-
-def matcher(pattern: str) -> Callable[[str], bool]:
-    """Return whether a name matches a pattern, as a function that always ends.
-
-    A pattern may come from a file that somebody else wrote, and matching may take time
-    exponential in the name's length: all calls together have ``PATTERN_SECONDS``.
-    """
-    refused = f"layers={pattern!r:.100} "
-    if len(pattern) > PATTERN_LENGTH:
-        raise ValueError(refused + f"has more than {PATTERN_LENGTH} characters")
-    try:
-        compiled = regex.compile(pattern)
-    except regex.error as error:
-        raise ValueError(refused + f"is not a regular expression: {error}") from error
-    except RecursionError:
-        raise ValueError(refused + "is nested too deeply") from None
-    left = PATTERN_SECONDS
-
-    def matches(name: str) -> bool:
-        nonlocal left
-        begun = time.monotonic()
-        try:
-            found = compiled.search(name, timeout=max(left, 1e-3)) is not None
-        except TimeoutError:
-            raise ValueError(
-                refused + f"takes more than {PATTERN_SECONDS:g} seconds to match: no "
-                f"repetition within a repetition, such as (a*)*"
-            ) from None
-        left -= time.monotonic() - begun
-        return found
-
-    return matches
 
 
 def masked(tree: Params, mask: Params) -> Params:
@@ -186,13 +184,17 @@ def bytes_of(tree: Params) -> int:
 
 
 def selected_slices(
-    tree: Params, mask: Params
+    tree: Params, mask: Params, *, stacked: tuple[str, ...] | None = None
 ) -> Iterator[tuple[str, jax.Array | np.ndarray]]:
-    """Yield ``(name, array)`` of each selected leaf, stacked leaves layer by layer."""
+    """Yield ``(name, array)`` of each selected leaf, stacked leaves layer by layer.
+
+    ``stacked`` is that of :func:`select`.
+    """
+    folders = stacked_folders(tree) if stacked is None else stacked
     for (name, leaf), chosen in zip(
         named_leaves(tree), jax.tree.leaves(mask), strict=True
     ):
-        names = layer_names(name, leaf)
+        names = layer_names(name, leaf, folders)
         if len(names) == 1 and names[0] == name:
             if bool(chosen):
                 yield name, leaf

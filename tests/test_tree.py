@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxunlearn import tree
+from jaxunlearn import patterns, tree
 
 LAYERS, WIDTH = 12, 4
 
@@ -27,8 +27,9 @@ def params():
     }
 
 
-def selected(params, pattern):
-    return [n for n, _ in tree.selected_slices(params, tree.select(params, pattern))]
+def selected(params, pattern, stacked=None):
+    mask = tree.select(params, pattern, stacked=stacked)
+    return [n for n, _ in tree.selected_slices(params, mask, stacked=stacked)]
 
 
 def test_a_block_is_addressed_by_its_number(params):
@@ -77,13 +78,43 @@ def test_select_needs_shapes_only(params):
 
 def test_one_stacked_layer_is_still_addressed_by_its_number():
     params = {"h": {"bias": jnp.ones((1, 3))}}
-    assert selected(params, "h/0/") == ["h/0/bias"]
+    assert selected(params, "h/0/", ("h",)) == ["h/0/bias"]
 
 
 def test_numbered_layers_are_not_stacked():
     params = {"h": {"0": {"bias": jnp.ones(3)}, "1": {"bias": jnp.ones(3)}}}
-    assert selected(params, "h/1/bias") == ["h/1/bias"]
-    assert tree.stacked_prefix("model/layers/bias") == "model/layers"
+    assert selected(params, "h/1/bias", ("h",)) == ["h/1/bias"]
+    assert tree.stacked_prefix("model/layers/bias", ("model/layers",)) == "model/layers"
+
+
+def test_an_ordinary_layer_may_have_any_name():
+    """A dense layer called ``h`` or ``layers`` is one layer, not one a row."""
+    for name in ("h", "layers"):
+        params = {name: {"kernel": jnp.ones((5, 3)), "bias": jnp.ones(3)}}
+        assert selected(params, f"^{name}/") == [f"{name}/bias", f"{name}/kernel"]
+        assert tree.layer_names(f"{name}/kernel", np.zeros((5, 3))) == [
+            f"{name}/kernel"
+        ]
+        with pytest.raises(ValueError, match="matches no parameter.*say stacked="):
+            tree.select(params, f"^{name}/0/")
+
+
+@pytest.mark.parametrize("folder", ["blocks", "encoder/layers"])
+def test_whatever_folder_is_said_to_be_stacked_is_addressed_by_number(folder):
+    outer, _, inner = folder.partition("/")
+    blocks = {"mlp": {"kernel": jnp.ones((4, 2, 3))}, "scale": jnp.ones((4, 2))}
+    params = {outer: {inner: blocks} if inner else blocks, "h": {"bias": jnp.ones(4)}}
+    told = (folder,)
+    assert selected(params, f"^{folder}/3/", told) == [
+        f"{folder}/3/mlp/kernel",
+        f"{folder}/3/scale",
+    ]
+    assert selected(params, "bias", told) == ["h/bias"]
+    mask = dict(tree.named_leaves(tree.select(params, "/(0|2)/mlp", stacked=told)))
+    assert mask[f"{folder}/mlp/kernel"].ravel().tolist() == [True, False, True, False]
+    assert not mask["h/bias"].any()
+    with pytest.raises(ValueError, match=f"addressed as {folder}/<number>"):
+        tree.select(params, "^h/3/", stacked=told)
 
 
 def test_a_pattern_that_matches_nothing_names_the_nearest(params):
@@ -227,7 +258,7 @@ def test_a_nan_outside_the_mask_does_not_leak(params):
     ],
 )
 def test_a_pattern_ends_whatever_it_is(monkeypatch, pattern, message):
-    monkeypatch.setattr(tree, "PATTERN_SECONDS", 0.1)
+    monkeypatch.setattr(patterns, "PATTERN_SECONDS", 0.1)
     params = {"h": {"attention" * 12: jax.ShapeDtypeStruct((3, 2), jnp.float32)}}
     begun = time.monotonic()
     with pytest.raises(ValueError, match=message):

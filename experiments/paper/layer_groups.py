@@ -60,7 +60,8 @@ def stored(stacked: Params, mask: Params) -> dict[str, int]:
       store would keep beside their places.
     """
     first = jax.tree.map(lambda x: np.asarray(x)[0], stacked)
-    arrays = [np.asarray(x) for _, x in tree.selected_slices(first, mask)]
+    pairs = zip(jax.tree.leaves(first), jax.tree.leaves(mask), strict=True)
+    arrays = [x[np.broadcast_to(m, x.shape)] for x, m in pairs]
     return {
         "bytes": sum(x.nbytes for x in arrays),
         "nonzero_bytes": sum(int(np.count_nonzero(x)) * x.itemsize for x in arrays),

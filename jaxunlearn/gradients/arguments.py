@@ -10,9 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from jax.tree_util import Partial
 
-from jaxunlearn.types import PerExampleLoss
+from jaxunlearn import tree
+from jaxunlearn.types import Params, PerExampleLoss
 
 NAMES = {"outputs": "logits", "loss_of_outputs": "loss_of_logits"}
 """What a task calls its functions, and what a model of sequences or classes does."""
@@ -86,14 +88,35 @@ def task_function(loss: PerExampleLoss, name: str) -> Callable:
     )
 
 
-def stacked_by(loss: PerExampleLoss) -> tuple[str, ...] | None:
-    """Return which folders a task or model says are stacked; None if it says nothing.
+def stacked_folders(loss: PerExampleLoss, params: Params) -> tuple[str, ...]:
+    """Return which folders of parameters are stacked over layers.
 
-    >>> stacked_by(lambda params, batch: params) is None
-    True
+    A task or model says it by its ``stacked``; else what the tree itself tells counts
+    (:func:`jaxunlearn.tree.stacked_folders`).
     """
     for owner in owners(loss):
         stacked = getattr(owner, "stacked", None)
         if stacked is not None:
             return tuple(stacked)
-    return None
+    return tree.stacked_folders(params)
+
+
+def selection(
+    loss: PerExampleLoss, params: Params, layers: str | None
+) -> Params | None:
+    """Return the masks of the leaves that ``layers`` selects; None if all are.
+
+    Raises:
+      ValueError: The expression matches nothing.
+    """
+    if layers is None:
+        return None
+    return tree.select(params, layers, stacked=stacked_folders(loss, params))
+
+
+def masks(loss: PerExampleLoss, params: Params, layers: str | None) -> dict[str, Any]:
+    """Return each leaf's mask of selected layers."""
+    mask = selection(loss, params, layers)
+    if mask is None:
+        return {name: np.asarray(True) for name, _ in tree.named_leaves(params)}
+    return dict(tree.named_leaves(mask))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from jaxunlearn.gradients.arguments import as_argument, task_function
+from jaxunlearn.gradients.arguments import as_argument, selection, task_function
 from jaxunlearn.gradients.mean_products import (
     Fill,
     mean_product,
@@ -68,7 +68,12 @@ def hvp(
 
     product = Partial(hessian_product, as_argument(loss))
     return mean_product(
-        product, params, batch_or_batches, vector, layers=layers, batch_size=batch_size
+        product,
+        params,
+        batch_or_batches,
+        vector,
+        mask=selection(loss, params, layers),
+        batch_size=batch_size,
     )
 
 
@@ -143,7 +148,12 @@ def gauss_newton_vp(
         gauss_newton_product, as_argument(logits), as_argument(loss_of_logits)
     )
     return mean_product(
-        product, params, batch_or_batches, vector, layers=layers, batch_size=batch_size
+        product,
+        params,
+        batch_or_batches,
+        vector,
+        mask=selection(loss, params, layers),
+        batch_size=batch_size,
     )
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from jaxunlearn.gradients.arguments import as_argument, task_function
+from jaxunlearn.gradients.arguments import as_argument, selection, task_function
 from jaxunlearn.gradients.batching import indexed
 from jaxunlearn.gradients.curvature import Logits
 from jaxunlearn.gradients.mean_products import Fill, mean_product
@@ -58,7 +58,12 @@ def fisher_vp(
 
     product = Partial(fisher_product, as_argument(loss))
     return mean_product(
-        product, params, batch_or_batches, vector, layers=layers, batch_size=batch_size
+        product,
+        params,
+        batch_or_batches,
+        vector,
+        mask=selection(loss, params, layers),
+        batch_size=batch_size,
     )
 
 
@@ -130,7 +135,12 @@ def true_fisher_vp(
     keys = jax.random.split(key, draws)
     product = Partial(true_fisher_product, as_argument(loss), as_argument(logits), keys)
     return mean_product(
-        product, params, batch_or_batches, vector, layers=layers, batch_size=batch_size
+        product,
+        params,
+        batch_or_batches,
+        vector,
+        mask=selection(loss, params, layers),
+        batch_size=batch_size,
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from jaxunlearn.gradients.batching import weighted_mean
-from jaxunlearn.tree import cast, masked, select, zeros_like
+from jaxunlearn.tree import cast, masked, zeros_like
 from jaxunlearn.types import Batch, LinearMap, Params
 
 Fill = Callable[[Params], Params]
@@ -22,7 +22,7 @@ def mean_product(
     batch_or_batches: Batch | Iterable[Batch],
     vector: Params,
     *,
-    layers: str | None,
+    mask: Params | None,
     batch_size: int | None,
 ) -> Params:
     """Return ``sum_i w_i (A_i v) / sum_i w_i``, in float32.
@@ -36,12 +36,12 @@ def mean_product(
       params: The point; its float32 copy is used.
       batch_or_batches: A batch, or batches of one shape.
       vector: A tree like ``params``.
-      layers: A regular expression over the names of parameters; None selects all.
+      mask: Of the parameters that count; None is all.
       batch_size: Examples in memory at a time.
 
     Raises:
-      ValueError: ``vector`` is not shaped like ``params``, ``layers`` matches nothing,
-        there is no batch, or ``product`` meets a function without the derivative.
+      ValueError: ``vector`` is not shaped like ``params``, there is no batch, or
+        ``product`` meets a function without the derivative.
     """
     shapes, expected = jax.tree.map(jnp.shape, (vector, params))
     if shapes != expected:
@@ -49,18 +49,18 @@ def mean_product(
             f"vector must be a tree of params' shapes: {shapes} is not {expected}"
         )
     params, vector = cast(params, jnp.float32), cast(vector, jnp.float32)
-    mask = jax.tree.map(lambda _: np.True_, params)
-    if layers is not None:
-        mask = select(params, layers)
-        vector = masked(vector, mask)
+    if mask is None:
+        counted = jax.tree.map(lambda _: np.True_, params)
+    else:
+        counted, vector = mask, masked(vector, mask)
 
     def chosen(tree: Params) -> Params:
-        return jax.tree.map(lambda x, m: x if np.any(m) else None, tree, mask)
+        return jax.tree.map(lambda x, m: x if np.any(m) else None, tree, counted)
 
     summed = Partial(product_of_part, product, chosen(params), chosen(vector), params)
     with twice_differentiable():
         mean = weighted_mean(summed, batch_or_batches, batch_size=batch_size)
-    if layers is None:
+    if mask is None:
         return mean
     return masked(filled(mean, zeros_like(params)), mask)
 

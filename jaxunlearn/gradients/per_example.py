@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from jaxunlearn import tree
-from jaxunlearn.gradients.arguments import LayerLoss, layer_loss
+from jaxunlearn.gradients.arguments import LayerLoss, layer_loss, masks, selection
 from jaxunlearn.gradients.batching import rows_of, weighted_mean
 from jaxunlearn.gradients.taps import outer_products
 from jaxunlearn.gradients.taps.backward import Statistic, View, statistics
@@ -92,7 +92,7 @@ def per_example_gradients(
     rows = Partial(gradient_rows, layer_loss(loss, layers), params)
     found = rows_of(rows, batch_or_batches, batch_size=batch_size)
     leaves = dict(tree.named_leaves(params))
-    chosen = masks(params, layers)
+    chosen = masks(loss, params, layers)
     found = {
         name: jnp.where(chosen[name], x.reshape(-1, *jnp.shape(leaves[name])), 0.0)
         for name, x in found.items()
@@ -143,7 +143,7 @@ def norm_rows(target: LayerLoss, params: Params, batch: Batch) -> jax.Array:
     found, views = statistics(
         target.loss, params, batch, SQUARED_NORMS, layers=target.layers
     )
-    return jnp.sqrt(total(found, views, masks(params, target.layers)))
+    return jnp.sqrt(total(found, views, masks(target.loss, params, target.layers)))
 
 
 def fisher_diagonal(
@@ -178,7 +178,8 @@ def fisher_diagonal(
     params = tree.cast(params, jnp.float32)
     squares = Partial(sum_of_squares, layer_loss(loss, layers), params)
     mean = weighted_mean(squares, batch_or_batches, batch_size=batch_size)
-    return mean if layers is None else tree.masked(mean, tree.select(params, layers))
+    mask = selection(loss, params, layers)
+    return mean if mask is None else tree.masked(mean, mask)
 
 
 def sum_of_squares(target: LayerLoss, params: Params, batch: Batch) -> Params:
@@ -193,13 +194,6 @@ def sum_of_squares(target: LayerLoss, params: Params, batch: Batch) -> Params:
         for name, leaf in tree.named_leaves(params)
     ]
     return jax.tree.unflatten(jax.tree.structure(params), leaves)
-
-
-def masks(params: Params, layers: str | None) -> dict[str, Any]:
-    """Return each leaf's mask of selected layers."""
-    if layers is None:
-        return {name: True for name, _ in tree.named_leaves(params)}
-    return dict(tree.named_leaves(tree.select(params, layers)))
 
 
 def total(found: dict, views: dict[str, View], chosen: dict[str, Any]) -> jax.Array:

@@ -10,12 +10,17 @@ import numpy as np
 from jax.tree_util import Partial
 
 from jaxunlearn import tree
-from jaxunlearn.gradients.arguments import LayerLoss, layer_loss
+from jaxunlearn.gradients.arguments import (
+    LayerLoss,
+    layer_loss,
+    masks,
+    selection,
+    stacked_folders,
+)
 from jaxunlearn.gradients.batching import example_count, rows_of
 from jaxunlearn.gradients.mean_products import twice_differentiable
 from jaxunlearn.gradients.per_example import (
     GRADIENTS,
-    masks,
     per_example_gradients,
     total,
 )
@@ -81,8 +86,9 @@ def directional_scores(
     params = tree.cast(params, jnp.float32)
     many = check_directions(params, direction)
     direction = tree.cast(direction, jnp.float32)
-    if layers is not None:
-        direction = tree.masked(direction, tree.select(params, layers))
+    mask = selection(loss, params, layers)
+    if mask is not None:
+        direction = tree.masked(direction, mask)
     if not many:
         direction = jax.tree.map(lambda x: x[None], direction)
     rows = Partial(directional_rows, layer_loss(loss, layers), params, direction)
@@ -212,7 +218,7 @@ def products_with(
       ValueError: A direction is missing or has another shape.
     """
     params = tree.cast(params, jnp.float32)
-    own = checked_directions(params, directions, layers)
+    own = checked_directions(loss, params, directions, layers)
     rows = Partial(product_rows, layer_loss(loss, layers), params, own, Seen(()))
     return rows_of(rows, batch_or_batches, batch_size=batch_size).T
 
@@ -232,7 +238,7 @@ def leaf_products(
     sum over all is :func:`products_with`, whose arguments these are.
     """
     params = tree.cast(params, jnp.float32)
-    own = checked_directions(params, directions, layers)
+    own = checked_directions(loss, params, directions, layers)
     rows = Partial(leaf_rows, layer_loss(loss, layers), params, own)
     found = rows_of(rows, batch_or_batches, batch_size=batch_size)
     return {name: values.T for name, values in found.items()}
@@ -247,10 +253,12 @@ def leaf_rows(target: LayerLoss, params: Params, own: dict, batch: Batch) -> dic
     found, views = statistics(
         target.loss, params, batch, PRODUCTS, extra=directions, layers=target.layers
     )
-    kept, leaves = masks(params, target.layers), dict(tree.named_leaves(params))
+    kept = masks(target.loss, params, target.layers)
+    leaves = dict(tree.named_leaves(params))
+    stacked = stacked_folders(target.loss, params)
     parts = {}
     for name, values in found.items():
-        names = tree.layer_names(name, leaves[name])
+        names = tree.layer_names(name, leaves[name], stacked)
         if len(views[name].stack) == 1 and len(names) == views[name].stack[0]:
             chosen_layers = np.broadcast_to(np.ravel(kept[name]), len(names))
             parts |= {
@@ -291,7 +299,7 @@ def token_contributions(
     Cost: a forward and backward pass, and 2QBTP flops.
     """
     params = tree.cast(params, jnp.float32)
-    own = checked_directions(params, directions, layers)
+    own = checked_directions(loss, params, directions, layers)
     rows = Partial(token_rows, layer_loss(loss, layers), params, own)
     contributions = rows_of(rows, batch_or_batches, batch_size=batch_size)
     return jnp.moveaxis(contributions, -1, 0)
@@ -323,7 +331,7 @@ def product_rows(
     found, views = statistics(
         target.loss, params, batch, statistic, extra=directions, layers=target.layers
     )
-    return total(found, views, masks(params, target.layers))
+    return total(found, views, masks(target.loss, params, target.layers))
 
 
 def token_rows(target: LayerLoss, params: Params, own: dict, batch: Batch) -> jax.Array:
@@ -348,7 +356,7 @@ def token_rows(target: LayerLoss, params: Params, own: dict, batch: Batch) -> ja
             f"no shares of single tokens for {', '.join(other[:5])}: it has no taps, "
             f"or other tokens than the rest; leave it out by layers="
         )
-    return total(found, views, masks(params, target.layers))
+    return total(found, views, masks(target.loss, params, target.layers))
 
 
 def in_view(values: jax.Array, seen: View | None, view: View) -> jax.Array:
@@ -360,11 +368,11 @@ def in_view(values: jax.Array, seen: View | None, view: View) -> jax.Array:
 
 
 def checked_directions(
-    params: Params, directions: Params, layers: str | None
+    loss: PerExampleLoss, params: Params, directions: Params, layers: str | None
 ) -> dict[str, jax.Array]:
     """Return the selected leaves of ``directions`` by name, as float32."""
     given = dict(tree.named_leaves(tree.cast(directions, jnp.float32)))
-    chosen = masks(params, layers)
+    chosen = masks(loss, params, layers)
     counts = set()
     for name, leaf in tree.named_leaves(params):
         if not np.any(chosen[name]):

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from jaxunlearn import tree
+from jaxunlearn.gradients.arguments import masks
 from jaxunlearn.gradients.taps.backward import prepare
 from jaxunlearn.gradients.taps.listen import without_warning
 from jaxunlearn.types import Batch, Params, PerExampleLoss
@@ -40,12 +41,10 @@ def coverage_of(
             untapped.extend(prepare(loss, params, batch, layers).survey.untapped)
 
     jax.eval_shape(trace, params, dict(batch))
-    mask = tree.select(params, "" if layers is None else layers)
+    kept = masks(loss, params, layers)
     sizes = {
-        name: int(np.sum(np.broadcast_to(own, leaf.shape)))
-        for (name, leaf), (_, own) in zip(
-            tree.named_leaves(params), tree.named_leaves(mask), strict=True
-        )
+        name: int(np.sum(np.broadcast_to(kept[name], leaf.shape)))
+        for name, leaf in tree.named_leaves(params)
     }
     return {
         "layers": layers,

@@ -551,7 +551,8 @@ def by_activations(kind: str) -> Callable[[Work, Parts], Found]:
         )
         found = np.asarray(found)[:, work.real]
         seen = f"^(?:{'|'.join(map(re.escape, layers))})$"
-        count = tree.selected_size(work.params, tree.select(work.params, seen))
+        mask = tree.select(work.params, seen, stacked=work.stacked)
+        count = tree.selected_size(work.params, mask)
         covered = {"parameters": None, "tapped": count}
         return Found(aggregated(found, parts), covered=covered)
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from jaxunlearn import tree
+from jaxunlearn.gradients.arguments import selection, stacked_folders
 from jaxunlearn.gradients.batching import example_count
 from jaxunlearn.gradients.curvature import gauss_newton_vp, hvp
 from jaxunlearn.gradients.fisher import fisher_vp
@@ -78,10 +79,15 @@ class Work:
     @property
     def selected(self) -> int:
         """How many parameters the scores see."""
-        mask = jax.tree.map(lambda _: np.True_, self.params)
-        if self.layers is not None:
-            mask = tree.select(self.params, self.layers)
+        mask = selection(self.loss, self.params, self.layers)
+        if mask is None:
+            mask = jax.tree.map(lambda _: np.True_, self.params)
         return tree.selected_size(self.params, mask)
+
+    @property
+    def stacked(self) -> tuple[str, ...]:
+        """The folders of parameters that are stacked over layers."""
+        return stacked_folders(self.loss, self.params)
 
 
 def in_batches(

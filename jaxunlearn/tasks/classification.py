@@ -1,7 +1,7 @@
 """One label an example: any network from inputs to logits."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -28,6 +28,7 @@ class ClassificationTask:
       labels: Where in a batch the labels are, int32[B].
       options: Keyword arguments of the network's call, by name.
       training_options: The same where a key is given; None has nothing random.
+      stacked: Folders of parameters that are stacked over layers.
     """
 
     network: Network = dataclasses.field(metadata={"static": True})
@@ -38,6 +39,7 @@ class ClassificationTask:
     training_options: tuple[tuple[str, Any], ...] | None = dataclasses.field(
         metadata={"static": True}
     )
+    stacked: tuple[str, ...] = dataclasses.field(metadata={"static": True})
 
     @pinned
     def __call__(
@@ -95,6 +97,7 @@ def classification_task(
     labels: str = "labels",
     options: Mapping[str, Any] | None = None,
     training_options: Mapping[str, Any] | None = None,
+    stacked: Sequence[str] = (),
 ) -> ClassificationTask:
     """Return the task of a network that gives one label an example.
 
@@ -112,6 +115,8 @@ def classification_task(
       training_options: The same where the loss is given a ``key``, such as ``{"train":
         True}``; the network then has ``rngs={"dropout": key of the example}`` too.
         None: the network has nothing random, and a key changes nothing.
+      stacked: Folders of parameters whose leaves ``nn.scan`` stacked over layers, so
+        that ``layers="^blocks/0/"`` picks one (:func:`jaxunlearn.tree.select`).
 
     Returns:
       A task that has ``outputs``, ``targets`` and ``loss_of_outputs``; examples of
@@ -139,6 +144,7 @@ def classification_task(
         None
         if training_options is None
         else hashable("training_options", training_options),
+        tuple(stacked),
     )
 
 

@@ -24,6 +24,11 @@ class LanguageTask:
 
     model: GPT2 = dataclasses.field(metadata={"static": True})
 
+    @property
+    def stacked(self) -> tuple[str, ...] | None:
+        """The folders of parameters that are stacked over layers, as the model says."""
+        return getattr(self.model, "stacked", None)
+
     def __call__(
         self, params: Params, batch: Batch, *, key: jax.Array | None = None
     ) -> jax.Array:

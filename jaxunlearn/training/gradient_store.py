@@ -8,7 +8,7 @@ leaves whole files only, and a resumed one writes the same files again.
 """
 
 import itertools
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -212,12 +212,10 @@ def dense_gradient(arrays: dict[str, jax.Array], like: Params) -> Params:
     """Return one example's stored arrays as a gradient of ``untie(like)``."""
     total = tree.zeros_like(untie(like))
     flat = dict(tree.named_leaves(total))
-    for name, leaf in flat.items():
-        for layer, layer_name in enumerate(tree.layer_names(name, leaf)):
-            part = arrays.get(f"dense/{layer_name}")
-            if part is not None:
-                whole = layer_name == name
-                flat[name] = part if whole else flat[name].at[layer].set(part)
+    for stored, part in arrays.items():
+        if stored.startswith("dense/"):
+            name, layer = leaf_and_layer(stored.removeprefix("dense/"), flat)
+            flat[name] = part if layer is None else flat[name].at[layer].set(part)
     if "lookup_ids" in arrays:
         table, head = "/".join(TABLE), "/".join(HEAD)
         flat[table] = flat[table].at[arrays["lookup_ids"]].add(arrays["lookup_rows"])
@@ -226,6 +224,20 @@ def dense_gradient(arrays: dict[str, jax.Array], like: Params) -> Params:
     return jax.tree_util.tree_map_with_path(
         lambda path, _: flat[tree.leaf_name(path)], total
     )
+
+
+def leaf_and_layer(name: str, leaves: Container[str]) -> tuple[str, int | None]:
+    """Return the leaf that a stored name is of, and its layer where it is stacked.
+
+    >>> leaf_and_layer("h/11/ln_1/bias", ["h/ln_1/bias"])
+    ('h/ln_1/bias', 11)
+    """
+    parts = name.split("/")
+    for i, part in enumerate(parts):
+        whole = "/".join((*parts[:i], *parts[i + 1 :]))
+        if name not in leaves and part.isdigit() and whole in leaves:
+            return whole, int(part)
+    return name, None
 
 
 def summary(directory: Path) -> dict:

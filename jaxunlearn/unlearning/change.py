@@ -1,5 +1,7 @@
 """Which parameters an edit changed, and by how much."""
 
+from collections.abc import Iterator
+
 import jax
 import numpy as np
 
@@ -7,12 +9,15 @@ from jaxunlearn import tree
 from jaxunlearn.types import Params
 
 
-def changed_leaves(before: Params, after: Params) -> list[dict]:
+def changed_leaves(
+    before: Params, after: Params, *, stacked: tuple[str, ...] | None = None
+) -> list[dict]:
     """Return the leaves that differ, with ``|after - before| / |before|``.
 
     Args:
       before: Parameters.
       after: Parameters of the same shapes.
+      stacked: Folders of stacked layers, as for :func:`jaxunlearn.tree.select`.
 
     Returns:
       One dict a changed leaf, stacked leaves layer by layer: ``leaf``, its name, and
@@ -20,14 +25,20 @@ def changed_leaves(before: Params, after: Params) -> list[dict]:
 
     >>> before = {"wte": np.ones(4), "h": {"bias": np.ones((2, 4))}}
     >>> after = {"wte": np.ones(4), "h": {"bias": np.array([[1.0] * 4, [1.5] * 4])}}
-    >>> changed_leaves(before, after)
+    >>> changed_leaves(before, after, stacked=("h",))
     [{'leaf': 'h/1/bias', 'relative_change': 0.5}]
     """
-    everything = tree.select(before, ".")
+    folders = tree.stacked_folders(before) if stacked is None else stacked
+    everything = tree.select(before, ".", stacked=folders)
+
+    def slices(params: Params) -> Iterator:
+        arrays = jax.tree.map(np.asarray, params)
+        return tree.selected_slices(arrays, everything, stacked=folders)
+
     changed = []
     for (name, old), (_, new) in zip(
-        tree.selected_slices(jax.tree.map(np.asarray, before), everything),
-        tree.selected_slices(jax.tree.map(np.asarray, after), everything),
+        slices(before),
+        slices(after),
         strict=True,
     ):
         old = np.asarray(old, np.float64)

@@ -51,6 +51,9 @@ def checkpoint(golden, tmp_path_factory):
     return directory
 
 
+H = ("h",)
+
+
 @pytest.fixture(scope="module")
 def ours(golden, checkpoint):
     """What JAX computes from them."""
@@ -58,8 +61,10 @@ def ours(golden, checkpoint):
 
     def stacked(path, leaf):
         name = leaf_name(path)
-        layers = [golden["direction"][torch_name(n)] for n in layer_names(name, leaf)]
-        return layers[0] if stacked_prefix(name) is None else np.stack(layers)
+        layers = [
+            golden["direction"][torch_name(n)] for n in layer_names(name, leaf, H)
+        ]
+        return layers[0] if stacked_prefix(name, H) is None else np.stack(layers)
 
     direction = jax.tree_util.tree_map_with_path(stacked, params)
     return jax_quantities(model, params, golden["batch"], direction)

@@ -141,7 +141,7 @@ def test_bytes_are_those_of_the_selected_layers_of_one_seed(paper):
     kernel[0, 1, 0] = 0
     gradient = {"h": {"kernel": kernel}, "wte": np.ones((2, 7), np.float32)}
     one = jax.tree.map(lambda x: x[0], gradient)
-    found = stored(gradient, tree.select(one, "^h/1/"))
+    found = stored(gradient, tree.select(one, "^h/1/", stacked=("h",)))
     assert found == {"bytes": 4 * 20, "nonzero_bytes": 4 * 15}
     assert stored(gradient, tree.select(one, "."))["bytes"] == 4 * (60 + 7)
 

@@ -130,7 +130,11 @@ def main():
     }
     shapes |= {k: s for k, s in SHAPES.items() if k.endswith(("kernel", "embedding"))}
     pairs = kronecker_matrices(
-        shapes, (3, 2), key=jax.random.key(0), distribution="rademacher"
+        shapes,
+        (3, 2),
+        key=jax.random.key(0),
+        distribution="rademacher",
+        stacked=("h",),
     )
     rows = []
     for name, shape in shapes.items():

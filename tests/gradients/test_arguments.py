@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import gradients, tree
-from jaxunlearn.gradients.arguments import as_argument, is_tree, stacked_by
+from jaxunlearn.gradients.arguments import as_argument, is_tree, stacked_folders
 from jaxunlearn.gradients.difficulty import el2n, grand
 from jaxunlearn.models import GPT2, GPT2Config
 from jaxunlearn.tasks import classification_task, language_task
@@ -161,7 +161,11 @@ def test_stacked_folders_are_told_by_whoever_knows():
         def loss(self, params, batch):
             return batch["x"]
 
-    assert stacked_by(Model().loss) == ("blocks",)
-    assert stacked_by(as_argument(Model().loss)) == ("blocks",)
-    assert stacked_by(loss) is None
-    assert stacked_by(as_argument(loss)) is None
+    assert stacked_folders(Model().loss, {}) == ("blocks",)
+    assert stacked_folders(as_argument(Model().loss), {}) == ("blocks",)
+    gpt2 = {"h": {"attn": {"c_attn": {"kernel": np.zeros((2, 3, 9))}}}}
+    for function in (loss, as_argument(loss)):
+        assert stacked_folders(function, {"h": {"kernel": np.zeros((2, 3))}}) == ()
+        assert stacked_folders(function, gpt2) == ("h",)
+    # A task that has no stacked folder says so, whatever they are called.
+    assert stacked_folders(TASK.outputs, gpt2) == ()

@@ -44,6 +44,8 @@ FLAT, UNFLATTEN = ravel_pytree(PARAMS)
 class Network:
     """A network of three layers, the middle two stacked."""
 
+    stacked = ("h",)
+
     def logits(self, params, batch):
         hidden = jnp.tanh(batch["x"] @ params["in"]["kernel"])
         for i in range(2):
@@ -160,7 +162,9 @@ def test_batches_compile_once_for_all_products():
 def test_layers_restrict_the_matrix_on_both_sides(matrices, name):
     layers = "^h/1/|^in"
     mask = jax.tree.map(
-        lambda m, x: jnp.broadcast_to(m, x.shape), tree.select(PARAMS, layers), PARAMS
+        lambda m, x: jnp.broadcast_to(m, x.shape),
+        tree.select(PARAMS, layers, stacked=("h",)),
+        PARAMS,
     )
     chosen = flat(mask)
     found = flat(compiled(name, layers=layers)(PARAMS, BATCH, VECTOR))

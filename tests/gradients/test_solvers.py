@@ -170,7 +170,7 @@ def test_scaling_both_sides_scales_nothing_else(exact):
 @pytest.mark.parametrize("name", EXACT)
 def test_solving_on_chosen_leaves_only(name):
     matrix = EXACT[name][0]
-    mask = tree.select(B, "^a$|^h/1/kernel")
+    mask = tree.select(B, "^a$|^h/1/kernel", stacked=("h",))
     known = system(matrix, mask)
     chosen = flatten(known["mask"])
     right_side = tree.masked(B, mask)

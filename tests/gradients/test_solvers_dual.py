@@ -19,6 +19,7 @@ def draw(*shape):
 
 
 # The leaf under h is stacked over two layers.
+H = ("h",)
 G = {"wte": draw(COUNT, 5), "h": {"kernel": draw(COUNT, 2, 3, 2)}}
 B = {"wte": draw(5), "h": {"kernel": draw(2, 3, 2)}}
 WEIGHTS = jnp.float32([1, 0, 2, 0.5, 1, 0])
@@ -114,19 +115,19 @@ def slow_datainf(weights, dampings):
 
 @pytest.mark.parametrize("weights", [jnp.ones(COUNT), WEIGHTS], ids=["1", "weights"])
 def test_datainf_is_the_mean_of_the_inverses_of_each_layer(weights):
-    found = datainf(G, B, damping=0.3, weights=weights)
+    found = datainf(G, B, damping=0.3, weights=weights, stacked=H)
     expected = slow_datainf(weights, [0.3] * 3)
     np.testing.assert_allclose(flat(found.value), expected, rtol=1e-4, atol=1e-5)
     assert found.status == Status.APPROXIMATE
     own = {"wte": 0.2, "h": {"kernel": np.float32([0.5, 3.0]).reshape(2, 1, 1)}}
-    found = datainf(G, B, damping=own, weights=weights)
+    found = datainf(G, B, damping=own, weights=weights, stacked=H)
     expected = slow_datainf(weights, [0.2, 0.5, 3.0])
     np.testing.assert_allclose(flat(found.value), expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(found.damping["h"]["kernel"], own["h"]["kernel"])
 
 
 def test_the_damping_of_datainf_is_a_share_of_each_layers_mean_eigenvalue():
-    found = solvers.datainf_damping(G, share=0.2, weights=WEIGHTS)
+    found = solvers.datainf_damping(G, share=0.2, weights=WEIGHTS, stacked=H)
     w = np.asarray(WEIGHTS / WEIGHTS.sum())
     layer = np.asarray(G["h"]["kernel"])[:, 1].reshape(COUNT, -1)
     fisher = (layer.T * w) @ layer
@@ -138,15 +139,15 @@ def test_the_damping_of_datainf_is_a_share_of_each_layers_mean_eigenvalue():
 
 def test_one_example_makes_datainf_exact():
     one = jax.tree.map(lambda x: x[:1], G)
-    found = datainf(one, B, damping=0.3)
+    found = datainf(one, B, damping=0.3, stacked=H)
     assert found.residual < 1e-5
 
 
 def test_layers_left_out_stay_zero_under_the_rules_damping():
-    mask = tree.select(B, "^h/0/")
+    mask = tree.select(B, "^h/0/", stacked=H)
     chosen = jax.vmap(lambda g: tree.masked(g, mask))(G)
-    damping = solvers.datainf_damping(chosen)
-    found = datainf(chosen, tree.masked(B, mask), damping=damping)
+    damping = solvers.datainf_damping(chosen, stacked=H)
+    found = datainf(chosen, tree.masked(B, mask), damping=damping, stacked=H)
     assert found.status == Status.APPROXIMATE
     assert not found.value["wte"].any()
     assert not found.value["h"]["kernel"][1].any()

@@ -40,7 +40,13 @@ class Quantized(NamedTuple):
     bytes: int  # of all parameters, rounded ones with their scales, others as they are
 
 
-def quantized(params: Params, kind: str, *, layers: str = MATRICES) -> Quantized:
+def quantized(
+    params: Params,
+    kind: str,
+    *,
+    layers: str = MATRICES,
+    stacked: tuple[str, ...] | None = None,
+) -> Quantized:
     """Round weight matrices to a few bits and expand them again.
 
     ``int8``: symmetric, one scale an output channel, ``s = max|w| / 127``, so that
@@ -55,6 +61,7 @@ def quantized(params: Params, kind: str, *, layers: str = MATRICES) -> Quantized
       layers: Regular expression of the leaves to round. By default the kernels, as
         bitsandbytes does, which leaves embeddings and their tied head alone. Vectors
         (biases, normalisations) are never rounded.
+      stacked: Folders of stacked layers, as for :func:`jaxunlearn.tree.select`.
 
     Returns:
       The parameters, and the bytes that they would take with float32 scales.
@@ -66,18 +73,19 @@ def quantized(params: Params, kind: str, *, layers: str = MATRICES) -> Quantized
     """
     if kind not in BITS:
         raise ValueError(f"kind={kind!r}: one of {', '.join(BITS)}")
-    mask = tree.select(params, layers)
+    folders = tree.stacked_folders(params) if stacked is None else stacked
+    mask = tree.select(params, layers, stacked=folders)
     round_trip = int8 if kind == "int8" else nf4
     size = rounded = 0
 
     def change(path: tuple, leaf: jax.Array, chosen: np.ndarray) -> jax.Array:
         nonlocal size, rounded
         name = tree.leaf_name(path)
-        stacked = tree.stacked_prefix(name) is not None
-        if leaf.ndim - stacked < 2 or not chosen.any():
+        by_layer = tree.stacked_prefix(name, folders) is not None
+        if leaf.ndim - by_layer < 2 or not chosen.any():
             size += leaf.size * leaf.dtype.itemsize
             return leaf
-        parts = leaf if stacked else leaf[None]
+        parts = leaf if by_layer else leaf[None]
         # Output channels first: columns of a kernel, rows of an embedding.
         turned = not name.endswith("embedding")
         weights = parts.astype(jnp.float32)
@@ -89,7 +97,7 @@ def quantized(params: Params, kind: str, *, layers: str = MATRICES) -> Quantized
         size += layers_rounded * cost
         size += (len(parts) - layers_rounded) * part * leaf.dtype.itemsize
         rounded += layers_rounded
-        return jnp.where(chosen, new if stacked else new[0], leaf)
+        return jnp.where(chosen, new if by_layer else new[0], leaf)
 
     new = jax.tree_util.tree_map_with_path(change, params, mask)
     if not rounded:

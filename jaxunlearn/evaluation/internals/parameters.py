@@ -51,7 +51,9 @@ class Mix(NamedTuple):
     trials: tuple[MixTrial, ...]  # by rho
 
 
-def parameter_distance(before: Params, after: Params) -> list[dict[str, Any]]:
+def parameter_distance(
+    before: Params, after: Params, *, stacked: tuple[str, ...] | None = None
+) -> list[dict[str, Any]]:
     """Return how far each layer moved, relative to its own size.
 
     ``|after - before|_F / |before|_F`` over all parameters of a layer.
@@ -59,6 +61,7 @@ def parameter_distance(before: Params, after: Params) -> list[dict[str, Any]]:
     Args:
       before: Parameters to measure from.
       after: Parameters of the same shapes.
+      stacked: Folders of stacked layers, as for :func:`jaxunlearn.tree.select`.
 
     Returns:
       Rows ``{"layer", "parameter_distance"}``: ``wte``, ``wpe``, ``h/0`` ...,
@@ -72,10 +75,11 @@ def parameter_distance(before: Params, after: Params) -> list[dict[str, Any]]:
     """
     check_same_shapes(before, after, dtypes=False)
     sums: dict[str, np.ndarray] = {}
+    folders = tree.stacked_folders(before) if stacked is None else stacked
     for (name, a), (_, b) in zip(
         tree.named_leaves(before), tree.named_leaves(after), strict=True
     ):
-        names = tree.layer_names(name, a)
+        names = tree.layer_names(name, a, folders)
         a, b = (jnp.asarray(x, jnp.float32).reshape(len(names), -1) for x in (a, b))
         squares = [jnp.sum(jnp.square(x), axis=1) for x in (b - a, a)]
         for one, moved, size in zip(names, *map(np.asarray, squares), strict=True):

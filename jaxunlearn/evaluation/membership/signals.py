@@ -20,7 +20,7 @@ from jax.tree_util import Partial
 from jaxunlearn import tree
 from jaxunlearn.evaluation.text.memorization import answer_tokens, check_end
 from jaxunlearn.evaluation.text.token_statistics import TokenStatistics, mean_losses
-from jaxunlearn.gradients.arguments import LayerLoss, layer_loss
+from jaxunlearn.gradients.arguments import LayerLoss, layer_loss, stacked_folders
 from jaxunlearn.gradients.batching import example_rows, real_rows
 from jaxunlearn.gradients.per_example import SQUARED_NORMS
 from jaxunlearn.gradients.taps import backward
@@ -238,9 +238,9 @@ statistics after them."""
 def mean_tensor_norms(target: LayerLoss, params: Params, batch: Batch) -> jax.Array:
     """Return the mean norm over all tensors of each example's gradient, float32[B]."""
     found, views = backward.statistics(target.loss, params, batch, SQUARED_NORMS)
-    norms = []
+    norms, stacked = [], stacked_folders(target.loss, params)
     for name, leaf in tree.named_leaves(params):
-        layers = len(tree.layer_names(name, leaf))
+        layers = len(tree.layer_names(name, leaf, stacked))
         squares = found[name].reshape(-1, found[name].shape[-1])
         if len(squares) != layers:
             raise ValueError(

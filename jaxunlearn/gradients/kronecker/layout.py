@@ -42,7 +42,7 @@ def matrices_of(
     params: Params,
     views: Mapping[str, Any],
     pairs: Mapping[str, str],
-    layers: str | None,
+    masks: Mapping[str, np.ndarray],
 ) -> tuple[Matrix, ...]:
     """Return the matrices that the selected leaves form.
 
@@ -50,15 +50,12 @@ def matrices_of(
       params: Parameters, or shapes of them.
       views: Leaf name -> its form, with ``stack``, ``rows`` and ``columns``.
       pairs: Kernel -> the bias of the same layer.
-      layers: Expression of the leaves; None is all.
+      masks: Leaf name -> which of it is selected; what is missing is.
 
     Raises:
-      ValueError: ``layers`` matches nothing, or a part of a matrix.
+      ValueError: A part of a matrix is selected.
     """
     shapes = {name: tuple(jnp.shape(leaf)) for name, leaf in tree.named_leaves(params)}
-    masks = {}
-    if layers is not None:
-        masks = dict(tree.named_leaves(tree.select(params, layers)))
     chosen = {
         name: chosen_layers(name, masks.get(name), views[name].stack) for name in views
     }
@@ -110,11 +107,11 @@ def selected(matrix: Matrix) -> np.ndarray:
     return flat.reshape(*matrix.stack, 1, 1)
 
 
-def layer_name(matrix: Matrix, layer: int) -> str:
+def layer_name(matrix: Matrix, layer: int, stacked: tuple[str, ...]) -> str:
     """Return the name of one layer of the flat stack, such as ``h/3/attn/c_attn``."""
     if not matrix.stack:
         return matrix.name
-    prefix = tree.stacked_prefix(matrix.leaves[0])
+    prefix = tree.stacked_prefix(matrix.leaves[0], stacked)
     if prefix is None or len(matrix.stack) > 1:
         return f"{matrix.name}/{layer}"
     return f"{prefix}/{layer}{matrix.name.removeprefix(prefix)}"

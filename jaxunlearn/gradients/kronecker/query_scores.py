@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn.gradients.arguments import layer_loss
+from jaxunlearn.gradients.arguments import layer_loss, stacked_folders
 from jaxunlearn.gradients.batching import example_count, with_weight
 from jaxunlearn.gradients.kronecker.cache import (
     Kept,
@@ -171,6 +171,7 @@ def cached(
 ) -> EkfacScores:
     """Return the scores in one pass over the data for each group of layers."""
     leaves = dict(named_leaves(params))
+    stacked = stacked_folders(work.train.loss, params)
     total, parts_of_scores, dampings = None, {}, {}
     steps = sum(len(piece.chosen) for group in groups for piece in group)
     done = 0
@@ -194,7 +195,7 @@ def cached(
                 scores, added = layer_scores(
                     work, piece.matrix, place, own[0], sides[0][1], own[1], head
                 )
-                name = layer_name(piece.matrix, layer)
+                name = layer_name(piece.matrix, layer, stacked)
                 dampings[name] = added
                 total = scores if total is None else total + scores
                 if by_layer:
@@ -264,6 +265,7 @@ def streamed(
 ) -> EkfacScores:
     """Return the scores with nothing kept: two passes that fit, one that scores."""
     loss, layers = work.train.loss, work.train.layers
+    stacked = stacked_folders(loss, params)
     parts = parts_of(train, batch_size)
     factors = fit_ekfac(
         loss,
@@ -281,7 +283,7 @@ def streamed(
         rows.append(products_with(loss, params, parts, solved, layers=layers))
     added = damping_of(factors, work.damping)
     dampings = {
-        layer_name(matrix, layer): float(jnp.ravel(added[matrix.name])[layer])
+        layer_name(matrix, layer, stacked): float(jnp.ravel(added[matrix.name])[layer])
         for matrix in factors.matrices
         for layer in matrix.chosen
     }

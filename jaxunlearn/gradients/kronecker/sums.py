@@ -88,7 +88,7 @@ def matrices_at(
         and prepared.places[site.leaves["kernel"]] == 1
         and prepared.places[site.leaves["bias"]] == 1
     }
-    return matrices_of(params, prepared.views, pairs, layers)
+    return matrices_of(params, prepared.views, pairs, prepared.masks)
 
 
 def moment_sums(fit: Fit, products: Products, weight, rows: int, extra: dict) -> Any:

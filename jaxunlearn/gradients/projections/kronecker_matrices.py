@@ -41,12 +41,17 @@ class Block(NamedTuple):
     size: int
 
 
-def kronecker_layout(shapes: Shapes, dimensions: tuple[int, int]) -> tuple[Block, ...]:
+def kronecker_layout(
+    shapes: Shapes, dimensions: tuple[int, int], *, stacked: tuple[str, ...] = ()
+) -> tuple[Block, ...]:
     """Return each layer's place in a row: layers sorted by name, stacked ones in order.
 
     A layer takes min(L,k) x min(R,m) numbers.
 
-    >>> kronecker_layout({"head": (5, 64), "h/mlp/bias": (2, 1, 64)}, (16, 16))
+    ``stacked`` names the folders of stacked layers, as for ``tree.select``.
+
+    >>> shapes = {"head": (5, 64), "h/mlp/bias": (2, 1, 64)}
+    >>> kronecker_layout(shapes, (16, 16), stacked=("h",))
     (Block(layer='h/0/mlp/bias', offset=0, size=16),
      Block(layer='h/1/mlp/bias', offset=16, size=16),
      Block(layer='head', offset=32, size=80))
@@ -56,7 +61,7 @@ def kronecker_layout(shapes: Shapes, dimensions: tuple[int, int]) -> tuple[Block
     blocks: list[Block] = []
     offset = 0
     for name in sorted(shapes):
-        layers = names_of(name, shapes[name])
+        layers = names_of(name, shapes[name], stacked)
         size = min(shapes[name][-2], left) * min(shapes[name][-1], right)
         for layer in layers:
             blocks.append(Block(layer, offset, size))
@@ -64,7 +69,7 @@ def kronecker_layout(shapes: Shapes, dimensions: tuple[int, int]) -> tuple[Block
     return tuple(blocks)
 
 
-def names_of(name: str, shape: tuple[int, ...]) -> list[str]:
+def names_of(name: str, shape: tuple[int, ...], stacked: tuple[str, ...]) -> list[str]:
     """Return the names of a parameter's layers, or say that its shape cannot be."""
     if len(shape) == 2:
         return [name]
@@ -73,9 +78,9 @@ def names_of(name: str, shape: tuple[int, ...]) -> list[str]:
             f"shapes[{name!r}]={shape}: expected a matrix (L, R), or (N, L, R) where "
             f"layers are stacked"
         )
-    if stacked_prefix(name) is None:
+    if stacked_prefix(name, stacked) is None:
         return [f"{name}/{i}" for i in range(shape[0])]
-    return layer_names(name, jax.ShapeDtypeStruct(shape, jnp.float32))
+    return layer_names(name, jax.ShapeDtypeStruct(shape, jnp.float32), stacked)
 
 
 @pinned
@@ -85,6 +90,7 @@ def kronecker_matrices(
     *,
     key: jax.Array,
     distribution: str = "rademacher",
+    stacked: tuple[str, ...] = (),
 ) -> dict[str, tuple[jax.Array, jax.Array]]:
     """Draw P_L and P_R of every parameter, from ``key`` folded with its layers' names.
 
@@ -94,11 +100,12 @@ def kronecker_matrices(
       key: The projection's key.
       distribution: ``"rademacher"`` or ``"normal"``; entries have variance 1/k (1/m). A
         side no wider than its dimension is kept as it is, by the identity.
+      stacked: Folders of stacked layers, whose names have a number behind these.
 
     Returns:
       Name to (P_L, P_R), stacked parameters with leading axis N.
     """
-    names = {name: names_of(name, shapes[name]) for name in sorted(shapes)}
+    names = {name: names_of(name, shapes[name], stacked) for name in sorted(shapes)}
     sides = [(name, side) for name in names for side in (0, 1)]
     labels = [f"{x}:{('left', 'right')[side]}" for n, side in sides for x in names[n]]
     keys = named_keys(key, labels)
@@ -129,25 +136,25 @@ def kronecker_matrices(
     def matrix(name: str, side: int) -> jax.Array:
         width, count = shapes[name][side - 2], len(names[name])
         if (name, side) in drawn:
-            stacked = drawn[name, side]
+            whole = drawn[name, side]
         else:
-            stacked = jnp.broadcast_to(jnp.eye(width), (count, width, width))
-        return stacked[0] if len(shapes[name]) == 2 else stacked
+            whole = jnp.broadcast_to(jnp.eye(width), (count, width, width))
+        return whole[0] if len(shapes[name]) == 2 else whole
 
     return {name: (matrix(name, 0), matrix(name, 1)) for name in names}
 
 
 def stack_matrices(
-    shapes: Shapes, matrices: Matrices
+    shapes: Shapes, matrices: Matrices, *, stacked: tuple[str, ...] = ()
 ) -> dict[str, tuple[jax.Array, jax.Array]]:
     """Return given matrices parameter by parameter, as ``kronecker_matrices`` does.
 
     Raises:
       ValueError: A layer has no matrices, or of other widths than its own.
     """
-    stacked = {}
+    pairs = {}
     for name in sorted(shapes):
-        layers = names_of(name, shapes[name])
+        layers = names_of(name, shapes[name], stacked)
         missing = [layer for layer in layers if layer not in matrices]
         if missing:
             raise ValueError(
@@ -164,8 +171,8 @@ def stack_matrices(
         left, right = zip(*(matrices[layer] for layer in layers), strict=True)
         pair = (jnp.stack(left), jnp.stack(right))
         whole = len(shapes[name]) == 2
-        stacked[name] = (pair[0][0], pair[1][0]) if whole else pair
-    return stacked
+        pairs[name] = (pair[0][0], pair[1][0]) if whole else pair
+    return pairs
 
 
 def pca_matrices(

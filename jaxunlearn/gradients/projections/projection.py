@@ -98,13 +98,17 @@ class Projection:
 
 
 def row_layout(
-    projection: Projection, shapes: Shapes | None = None
+    projection: Projection,
+    shapes: Shapes | None = None,
+    *,
+    stacked: tuple[str, ...] = (),
 ) -> tuple[Block, ...]:
     """Return where each layer's numbers stand in a row.
 
     Args:
       projection: The projection.
       shapes: The parameters' matrix shapes (Kronecker).
+      stacked: Folders of stacked layers, as for ``tree.select``.
 
     Returns:
       A block a layer (Kronecker), or one block named ``all``.
@@ -114,7 +118,7 @@ def row_layout(
     """
     if projection.kind != "kronecker":
         return (Block("all", 0, projection.dimensions[0]),)
-    return kronecker_layout(needed(shapes), projection.dimensions)
+    return kronecker_layout(needed(shapes), projection.dimensions, stacked=stacked)
 
 
 def needed(shapes: Shapes | None) -> Shapes:

@@ -8,9 +8,14 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from jaxunlearn import tree
-from jaxunlearn.gradients.arguments import LayerLoss, layer_loss
+from jaxunlearn.gradients.arguments import (
+    LayerLoss,
+    layer_loss,
+    masks,
+    stacked_folders,
+)
 from jaxunlearn.gradients.batching import rows_of
-from jaxunlearn.gradients.per_example import masks, per_example_gradients
+from jaxunlearn.gradients.per_example import per_example_gradients
 from jaxunlearn.gradients.projections.kronecker_matrices import (
     Block,
     Matrices,
@@ -98,7 +103,9 @@ def gradient_row_layout(
         views.update(prepare(loss, params, batch, layers).views)
 
     jax.eval_shape(trace, params, dict(batch))
-    return row_layout(projection, shapes_of(views))
+    return row_layout(
+        projection, shapes_of(views), stacked=stacked_folders(loss, params)
+    )
 
 
 def shapes_of(views: dict[str, View]) -> dict[str, tuple[int, ...]]:
@@ -122,19 +129,21 @@ def kronecker_rows(
 
     def pairs(views: dict[str, View]) -> dict:
         shapes = shapes_of(views)
+        stacked = stacked_folders(target.loss, params)
         if projection.distribution == "pca":
-            return stack_matrices(shapes, matrices)
+            return stack_matrices(shapes, matrices, stacked=stacked)
         return kronecker_matrices(
             shapes,
             projection.dimensions,
             key=random_key(projection.seed),
             distribution=projection.distribution,
+            stacked=stacked,
         )
 
     found, views = statistics(
         target.loss, params, batch, PROJECTIONS, extra=pairs, layers=target.layers
     )
-    kept = masks(params, target.layers)
+    kept = masks(target.loss, params, target.layers)
     rows = []
     for name in sorted(found):
         small = jnp.moveaxis(found[name], len(views[name].stack), 0)

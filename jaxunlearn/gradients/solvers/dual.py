@@ -137,6 +137,7 @@ def datainf(
     *,
     damping: Params | jax.Array | float,
     weights: jax.Array | None = None,
+    stacked: tuple[str, ...] = (),
 ) -> Solution:
     """Return DataInf's inverse, layer by layer: the mean of the n rank-one inverses.
 
@@ -151,6 +152,7 @@ def datainf(
       damping: The ridge, above 0: one number, or a tree with one a layer
         (:func:`datainf_damping`, the paper's rule).
       weights: float32[n], none negative, 0 for padding; None weighs all the same.
+      stacked: Folders whose leaves are stacked, as for ``tree.select``.
 
     Returns:
       A Solution; APPROXIMATE, with the residual of the block-diagonal system whose
@@ -178,8 +180,8 @@ def datainf(
 
     def layers_of(path: tuple, g: jax.Array, b: jax.Array, d: jax.Array) -> tuple:
         """Return gradients [n, N, d], right side [N, d] and damping [N, 1]."""
-        stacked = stacked_prefix(leaf_name(path)) is not None
-        count = b.shape[0] if stacked else 1
+        whole = stacked_prefix(leaf_name(path), stacked) is None
+        count = 1 if whole else b.shape[0]
         d = jnp.broadcast_to(jnp.asarray(d, jnp.float32).reshape(-1, 1), (count, 1))
         return g.reshape(size, count, -1), b.reshape(count, -1), d
 
@@ -210,7 +212,11 @@ def datainf(
 
 
 def datainf_damping(
-    gradients: Params, *, share: float = 0.1, weights: jax.Array | None = None
+    gradients: Params,
+    *,
+    share: float = 0.1,
+    weights: jax.Array | None = None,
+    stacked: tuple[str, ...] = (),
 ) -> Params:
     """Return ``share`` times the mean eigenvalue of each layer's empirical Fisher.
 
@@ -221,6 +227,7 @@ def datainf_damping(
       gradients: A tree, leaves [n, ...].
       share: Of the mean eigenvalue.
       weights: float32[n]; None weighs all examples the same.
+      stacked: As for :func:`datainf`.
 
     Returns:
       A tree that :func:`datainf` takes: float32[] a leaf, [N, 1, ...] if it is stacked
@@ -237,7 +244,7 @@ def datainf_damping(
 
     def mean_square(path: tuple, g: jax.Array) -> jax.Array:
         squares = jnp.tensordot(total, g.astype(jnp.float32) ** 2, axes=1)
-        if stacked_prefix(leaf_name(path)) is None:
+        if stacked_prefix(leaf_name(path), stacked) is None:
             return share * squares.mean()
         return share * squares.mean(axis=tuple(range(1, squares.ndim)), keepdims=True)
 

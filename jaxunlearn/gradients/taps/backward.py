@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxunlearn import tree
+from jaxunlearn.gradients.arguments import masks
 from jaxunlearn.gradients.batching import example_count
 from jaxunlearn.gradients.taps.eligibility import Site, Survey, survey
 from jaxunlearn.gradients.taps.listen import Call, listen
@@ -191,11 +191,9 @@ def prepare(
     batch = jax.tree.map(jnp.asarray, dict(batch))
     weight = batch.get("weight", jnp.ones(example_count(batch)))
     leaves = dict(tree.named_leaves(params))
-    masks = dict.fromkeys(leaves, np.True_)
-    if layers is not None:
-        masks = dict(tree.named_leaves(tree.select(params, layers)))
-    wanted = [name for name in leaves if masks[name].any()]
-    partly = [name for name in wanted if not masks[name].all()]
+    chosen = masks(loss, params, layers)
+    wanted = [name for name in leaves if chosen[name].any()]
+    partly = [name for name in wanted if not chosen[name].all()]
     found = survey(loss, params, batch, wanted, partly)
     views = {
         name: View((), 1, math.prod(jnp.shape(leaves[name]))) for name in found.untapped
@@ -213,7 +211,7 @@ def prepare(
             rows = shape[site.depth] if parameter == "embedding" else rows
             views[leaf] = View(shape[: site.depth], rows, part.right.shape[-1])
     weight = weight.astype(jnp.float32)
-    return Prepared(batch, weight, leaves, found, views, places, masks)
+    return Prepared(batch, weight, leaves, found, views, places, chosen)
 
 
 def output_gradient(site: Site) -> jax.ShapeDtypeStruct:

@@ -6,7 +6,6 @@ GPT-2's block ``c_attn`` (the normalised output of the block before), ``attn/c_p
 patches under its window.
 """
 
-import math
 import re
 import warnings
 from collections.abc import Iterable
@@ -18,7 +17,12 @@ import numpy as np
 from jax.tree_util import Partial
 
 from jaxunlearn import tree
-from jaxunlearn.gradients.arguments import LayerLoss, layer_loss
+from jaxunlearn.gradients.arguments import (
+    LayerLoss,
+    layer_loss,
+    masks,
+    stacked_folders,
+)
 from jaxunlearn.gradients.batching import rows_of
 from jaxunlearn.gradients.kronecker.sums import first_batch
 from jaxunlearn.gradients.taps.backward import Statistic, View, prepare, statistics
@@ -122,10 +126,12 @@ def activation_scores(
         batch_size=batch_size,
     )
     leaves = dict(tree.named_leaves(params))
+    stacked = stacked_folders(loss, params)
     parts = {}
     for leaf, part in found.items():
-        labels = labels_of(leaf, leaves[leaf], part.shape[1:-1])
-        flat = part.reshape(part.shape[0], -1, part.shape[-1])
+        labels = labels_of(leaf, leaves[leaf], part.shape[1:-1], stacked)
+        # Layers that have no names of their own count together.
+        flat = part.reshape(part.shape[0], len(labels), -1, part.shape[-1]).sum(axis=2)
         parts |= {
             label: flat[:, i].T for i, label in enumerate(labels) if label in names
         }
@@ -158,15 +164,12 @@ def weight_matrices(
             UntappedWarning,
             stacklevel=2,
         )
-    masks = {}
-    if layers is not None:
-        masks = dict(tree.named_leaves(tree.select(params, layers)))
+    kept, stacked = masks(loss, params, layers), stacked_folders(loss, params)
     names = []
     for name, leaf in tree.named_leaves(params):
         if name in kernels:
-            labels = labels_of(name, leaf, kernels[name].stack)
-            chosen = np.ravel(masks.get(name, True))
-            chosen = np.broadcast_to(chosen, (len(labels),))
+            labels = labels_of(name, leaf, kernels[name].stack, stacked)
+            chosen = np.broadcast_to(np.ravel(kept[name]), (len(labels),))
             names += [label for label, one in zip(labels, chosen, strict=True) if one]
     if not names:
         raise ValueError(
@@ -177,13 +180,11 @@ def weight_matrices(
     return names
 
 
-def labels_of(name: str, leaf: jax.Array, stack: tuple[int, ...]) -> list[str]:
-    """Return the names of the layers of a leaf; one if it is not stacked."""
-    if not stack:
-        return [name]
-    labels = tree.layer_names(name, leaf)
-    count = math.prod(stack)
-    return labels if len(labels) == count else [f"{name}/{i}" for i in range(count)]
+def labels_of(
+    name: str, leaf: jax.Array, stack: tuple[int, ...], stacked: tuple[str, ...]
+) -> list[str]:
+    """Return the names of the layers of a leaf; one if it is not told to be stacked."""
+    return tree.layer_names(name, leaf, stacked) if stack else [name]
 
 
 def mean_rows(target: LayerLoss, params: Params, batch: Batch) -> dict[str, jax.Array]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxunlearn import tree
 from jaxunlearn.gradients import solvers
+from jaxunlearn.gradients.arguments import selection
 from jaxunlearn.gradients.batching import example_count
 from jaxunlearn.gradients.kronecker.fit import KroneckerFactors, fit_ekfac, fit_kfac
 from jaxunlearn.gradients.kronecker.inverse import (
@@ -157,7 +158,7 @@ def by_nystroem(work: Work, queries: Params) -> Inverted:
 def by_eigenpairs(work: Work, queries: Params, find: Callable) -> Inverted:
     """Return solutions with a low-rank curvature that is made once."""
     damping = absolute_damping(work)
-    mask = None if work.layers is None else tree.select(work.params, work.layers)
+    mask = selection(work.loss, work.params, work.layers)
 
     def all_queries(params: Params, train: Any, queries: Params) -> tuple:
         product = curvature_product(work, params, train, example_count(work.train[0]))
@@ -250,13 +251,14 @@ def by_datainf(work: Work, queries: Params) -> Inverted:
     """DataInf: the mean of the inverses of each example's damped Fisher."""
     gradients, weight = all_gradients(work)
     rule = MEAN_EIGENVALUE if work.damping is None else work.damping
+    shared: Any = {"weights": weight, "stacked": work.stacked}
     if isinstance(rule, Damping) and rule.rule == "mean_eigenvalue":
-        damping = solvers.datainf_damping(gradients, share=rule.value, weights=weight)
+        damping = solvers.datainf_damping(gradients, share=rule.value, **shared)
     else:
         damping = rule.value if isinstance(rule, Damping) else rule
     found = jax.lax.map(
         lambda vector: (
-            solvers.datainf(gradients, vector, damping=damping, weights=weight).value
+            solvers.datainf(gradients, vector, damping=damping, **shared).value
         ),
         queries,
     )

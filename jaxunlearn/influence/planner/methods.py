@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from jaxunlearn import tree
 from jaxunlearn.gradients import solvers
 from jaxunlearn.gradients.accumulation import add_statistic
+from jaxunlearn.gradients.arguments import selection
 from jaxunlearn.gradients.curvature import gauss_newton_vp, hvp
 from jaxunlearn.gradients.fisher import fisher_vp
 from jaxunlearn.gradients.kronecker.fit import LARGEST_FACTOR, fit_ekfac, fit_kfac
@@ -234,7 +234,7 @@ def by_eigenpairs(find: Callable) -> Callable[[Task], list[Stage]]:
     """Influence functions on eigenpairs that are found once."""
 
     def stages(task: Task) -> list[Stage]:
-        mask = None if task.layers is None else tree.select(task.params, task.layers)
+        mask = selection(task.loss, task.params, task.layers)
 
         def solve(size: int, params: Params, train: Any, queries: Params) -> Params:
             product = curvature_product(task, params, train, size)

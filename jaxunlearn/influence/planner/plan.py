@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxunlearn.gradients.arguments import stacked_folders
 from jaxunlearn.gradients.projections.projection import Projection
 from jaxunlearn.influence.planner.matrix_flops import matrix_flops
 from jaxunlearn.influence.planner.methods import PARTS_ADD_UP, STAGES, matrices_for
@@ -223,11 +224,14 @@ def parts_that_fit(
     """
     some = sorted({-(-queries // parts) for parts in range(1, queries + 1)})
     matrices = matrices_for(task) if method in PARTS_ADD_UP else ()
+    stacked = stacked_folders(task.loss, task.params)
     stages: list[Stage] = []
     for count in range(1, max(2, len(matrices) + 1)):
         parts: list[str | None] = [task.layers]
         if count > 1:
-            parts = [expression(part) for part in split_evenly(matrices, count)]
+            parts = [
+                expression(part, stacked) for part in split_evenly(matrices, count)
+            ]
         choices = [STAGES[method](task._replace(layers=part)) for part in parts]
         stages = [
             max(same, key=lambda stage: measure(stage, 1, 1).total_bytes)

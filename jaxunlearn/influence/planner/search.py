@@ -70,12 +70,15 @@ def split_evenly(matrices: Sequence[Matrix], count: int) -> list[list[Matrix]]:
     return parts
 
 
-def expression(matrices: Sequence[Matrix]) -> str:
-    """Return the expression that selects these matrices' leaves and no others."""
+def expression(matrices: Sequence[Matrix], stacked: tuple[str, ...]) -> str:
+    """Return the expression that selects these matrices' leaves and no others.
+
+    ``stacked`` names the folders of stacked layers, as for ``tree.select``.
+    """
     names = []
     for matrix in matrices:
         for leaf in matrix.leaves:
-            prefix = tree.stacked_prefix(leaf) if matrix.stack else None
+            prefix = tree.stacked_prefix(leaf, stacked) if matrix.stack else None
             if prefix is None:
                 names.append(re.escape(leaf))
             else:

@@ -10,13 +10,18 @@ import numpy as np
 from jax.tree_util import Partial
 
 from jaxunlearn import tree
-from jaxunlearn.gradients.arguments import LayerLoss, layer_loss
+from jaxunlearn.gradients.arguments import (
+    LayerLoss,
+    layer_loss,
+    masks,
+    selection,
+    stacked_folders,
+)
 from jaxunlearn.gradients.batching import rows_of
 from jaxunlearn.gradients.curvature import hvp
 from jaxunlearn.gradients.mean_products import twice_differentiable
 from jaxunlearn.gradients.per_example import (
     SQUARED_NORMS,
-    masks,
     per_example_gradients,
 )
 from jaxunlearn.gradients.taps.backward import statistics
@@ -141,12 +146,13 @@ def curvature_rows(
     An example at a time: one gradient in memory.
     """
     loss, layers = along.target.loss, along.target.layers
+    mask = selection(loss, params, layers)
 
     def of_example(example: Batch) -> jax.Array:
         alone = jax.tree.map(lambda x: x[None], example)
         own = jax.grad(lambda p: loss(p, alone)[0])(params)
-        if layers is not None:
-            own = tree.masked(own, tree.select(params, layers))
+        if mask is not None:
+            own = tree.masked(own, mask)
         length = tree.norm(own)
         # Normalised first: the product with a small gradient would lose its bits.
         unit = tree.scaled(1 / jnp.where(length > 0, length, 1.0), own)
@@ -168,8 +174,10 @@ def norm_rows(target: LayerLoss, params: Params, batch: Batch) -> dict[str, jax.
     found, views = statistics(
         target.loss, params, batch, SQUARED_NORMS, layers=target.layers
     )
-    kept, leaves = masks(params, target.layers), dict(tree.named_leaves(params))
-    layers = {name: tree.layer_names(name, leaves[name]) for name in found}
+    kept = masks(target.loss, params, target.layers)
+    leaves = dict(tree.named_leaves(params))
+    stacked = stacked_folders(target.loss, params)
+    layers = {name: tree.layer_names(name, leaves[name], stacked) for name in found}
     by_layer = {k: x.reshape(-1, x.shape[-1]) for k, x in found.items()}
     # A leaf without taps comes whole, however many layers are stacked in it.
     whole = [name for name in found if len(layers[name]) != len(by_layer[name])]

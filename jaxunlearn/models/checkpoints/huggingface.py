@@ -33,6 +33,7 @@ DTYPES = ("float32", "float16", "bfloat16")
 # JAX computes in float64 only where it is told to: such weights are rounded.
 READ_AS = {**{dtype: dtype for dtype in DTYPES}, "float64": "float32"}
 # The causal mask, which old checkpoints hold; not attn.c_attn.bias.
+STACKED = ("h",)
 BUFFER = re.compile(r"h\.\d+\.attn\.(masked_)?bias")
 SMALL_FILES = ["*config.json", "LICENSE*", *TOKENIZER_FILES]
 
@@ -88,7 +89,7 @@ def load_pretrained(
     check_tensors(directory, tensors, shapes, dtype)
 
     def read_as(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        first = torch_name(layer_names(leaf_name(path), leaf)[0])
+        first = torch_name(layer_names(leaf_name(path), leaf, STACKED)[0])
         found = dtype or READ_AS[tensors[first].dtype]
         return jax.ShapeDtypeStruct(leaf.shape, jnp.dtype(found))
 
@@ -99,9 +100,9 @@ def load_pretrained(
 
     def load(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
         name = leaf_name(path)
-        names = [torch_name(n) for n in layer_names(name, leaf)]
+        names = [torch_name(n) for n in layer_names(name, leaf, STACKED)]
         value = np.empty(leaf.shape, leaf.dtype)
-        slots = value[None] if stacked_prefix(name) is None else value
+        slots = value[None] if stacked_prefix(name, STACKED) is None else value
         for slot, n in zip(slots, names, strict=True):
             with np.errstate(over="ignore"):  # found below, as an infinity
                 slot[...] = tensors.pop(n).read()
@@ -124,8 +125,8 @@ def file_tensors(params: Params) -> Iterator[tuple[str, np.ndarray]]:
     """Yield ``(torch's name, array)`` of every leaf, stacked leaves layer by layer."""
     for name, leaf in named_leaves(params):
         array = np.asarray(leaf)
-        arrays = [array] if stacked_prefix(name) is None else array
-        for n, part in zip(layer_names(name, array), arrays, strict=True):
+        arrays = [array] if stacked_prefix(name, STACKED) is None else array
+        for n, part in zip(layer_names(name, array, STACKED), arrays, strict=True):
             yield torch_name(n), part
 
 
@@ -181,8 +182,8 @@ def check_tensors(
     expected: dict[str, tuple[int, ...]] = {}
     mixed: list[str] = []
     for name, leaf in named_leaves(shapes):
-        names = [torch_name(n) for n in layer_names(name, leaf)]
-        shape = leaf.shape if stacked_prefix(name) is None else leaf.shape[1:]
+        names = [torch_name(n) for n in layer_names(name, leaf, STACKED)]
+        shape = leaf.shape if stacked_prefix(name, STACKED) is None else leaf.shape[1:]
         expected |= dict.fromkeys(names, shape)
         dtypes = {tensors[n].dtype for n in names if n in tensors}
         known = dtypes <= set(allowed)

@@ -8,6 +8,7 @@ from jaxunlearn.evaluation.attacks import quantization, quantized
 from jaxunlearn.evaluation.attacks.quantization import BLOCK, NF4
 
 RNG = np.random.default_rng(0)
+H = ("h",)
 PARAMS = {
     "wte": {"embedding": jnp.asarray(RNG.normal(size=(9, 16)), jnp.float32)},
     "h": {
@@ -20,7 +21,7 @@ PARAMS = {
 
 @pytest.fixture(scope="module")
 def rounded():
-    return {kind: quantized(PARAMS, kind) for kind in ("int8", "nf4")}
+    return {kind: quantized(PARAMS, kind, stacked=H) for kind in ("int8", "nf4")}
 
 
 def test_int8_is_within_half_a_step_of_its_channel(rounded):
@@ -69,9 +70,9 @@ def test_only_chosen_matrices_change_and_once_is_enough(kind, rounded):
     for name, leaf in tree.named_leaves(rounded[kind].params):
         same = np.array_equal(leaf, dict(tree.named_leaves(PARAMS))[name])
         assert same == (name != "h/kernel"), name
-    again = quantized(rounded[kind].params, kind).params["h"]["kernel"]
+    again = quantized(rounded[kind].params, kind, stacked=H).params["h"]["kernel"]
     np.testing.assert_allclose(again, rounded[kind].params["h"]["kernel"], rtol=1e-5)
-    one = quantized(PARAMS, kind, layers="^h/1/|^wte").params
+    one = quantized(PARAMS, kind, layers="^h/1/|^wte", stacked=H).params
     np.testing.assert_array_equal(one["h"]["kernel"][0], PARAMS["h"]["kernel"][0])
     np.testing.assert_array_equal(
         one["h"]["kernel"][1], rounded[kind].params["h"]["kernel"][1]

@@ -73,6 +73,7 @@ def test_stacked_layers_are_layers(layers, largest):
             out = Stacked(scanned).apply({"params": params}, batch["x"])
             return ((out - batch["y"]) ** 2).sum(axis=(1, 2))
 
+        own_loss.stacked = ("h",) if scanned else ()
         factors = fit_ekfac(
             own_loss, params, batch, layers=layers, largest_factor=largest
         )

@@ -45,6 +45,9 @@ def LOSS(params, batch):
     return -jnp.take_along_axis(scores, batch["labels"][..., None], 2).sum((1, 2))
 
 
+LOSS.stacked = ("h",)
+
+
 def make_batch(count, seed):
     random = np.random.default_rng(seed)
     return {

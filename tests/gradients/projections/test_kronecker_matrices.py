@@ -19,6 +19,7 @@ from jaxunlearn.gradients.taps.outer_products import OuterProducts
 KEY = jax.random.key(0)
 B, T, D, V, N = 3, 5, 6, 11, 2
 DIMENSIONS = (3, 4)
+H = ("h",)
 SHAPES = {
     "wte/embedding": (V, D),
     "h/mlp/kernel": (N, D, 8),
@@ -79,7 +80,7 @@ def test_factored_is_the_kronecker_product_times_the_gradient(
     factored = project_kronecker(factors, SHAPES, matrices)
     formed = project_kronecker(gradients, SHAPES, matrices)
     np.testing.assert_allclose(factored, formed, rtol=1e-4, atol=1e-4)
-    layout = kronecker_layout(SHAPES, DIMENSIONS)
+    layout = kronecker_layout(SHAPES, DIMENSIONS, stacked=H)
     assert [block.layer for block in layout] == [
         "h/0/mlp/bias",
         "h/1/mlp/bias",
@@ -126,9 +127,9 @@ def test_inner_products_are_unbiased_and_of_kronecker_distortion(gradients):
 
 
 def test_a_layers_matrices_depend_on_its_name_alone():
-    everything = kronecker_matrices(SHAPES, DIMENSIONS, key=KEY)
+    everything = kronecker_matrices(SHAPES, DIMENSIONS, key=KEY, stacked=H)
     turned = dict(reversed(SHAPES.items()))
-    again = kronecker_matrices(turned, DIMENSIONS, key=KEY)
+    again = kronecker_matrices(turned, DIMENSIONS, key=KEY, stacked=H)
     for name in SHAPES:
         for side in (0, 1):
             assert np.array_equal(again[name][side], everything[name][side])
@@ -143,7 +144,7 @@ def test_a_layers_matrices_depend_on_its_name_alone():
 
 
 def test_a_side_no_wider_than_its_dimension_is_kept(factors, gradients):
-    matrices = kronecker_matrices(SHAPES, (V, D + 2), key=KEY)
+    matrices = kronecker_matrices(SHAPES, (V, D + 2), key=KEY, stacked=H)
     rows = project_kronecker(factors, SHAPES, matrices)
     names = sorted(SHAPES)
     flat = np.concatenate([np.reshape(gradients[n], (B, -1)) for n in names], axis=1)
@@ -174,7 +175,7 @@ def test_pca_keeps_what_varies():
 
 
 def test_given_matrices_are_stacked_layer_by_layer(gradients):
-    drawn = kronecker_matrices(SHAPES, DIMENSIONS, key=KEY)
+    drawn = kronecker_matrices(SHAPES, DIMENSIONS, key=KEY, stacked=H)
     by_layer = {
         "wte/embedding": drawn["wte/embedding"],
         "head": drawn["head"],
@@ -183,7 +184,7 @@ def test_given_matrices_are_stacked_layer_by_layer(gradients):
         for i in range(N)
         for leaf in ("kernel", "bias")
     }
-    stacked = stack_matrices(SHAPES, by_layer)
+    stacked = stack_matrices(SHAPES, by_layer, stacked=H)
     assert np.array_equal(
         project_kronecker(gradients, SHAPES, stacked),
         project_kronecker(gradients, SHAPES, drawn),
@@ -196,11 +197,11 @@ def test_given_matrices_are_stacked_layer_by_layer(gradients):
         stack_matrices(SHAPES, by_layer | {"head": (jnp.eye(6), jnp.eye(3))})
     del by_layer["h/1/mlp/bias"]
     with pytest.raises(ValueError, match="matrices lacks h/1/mlp/bias: give"):
-        stack_matrices(SHAPES, by_layer)
+        stack_matrices(SHAPES, by_layer, stacked=H)
 
 
 def test_a_row_is_laid_out_without_gaps():
-    layout = kronecker_layout(SHAPES | {"scan/bias": (2, 1, 3)}, DIMENSIONS)
+    layout = kronecker_layout(SHAPES | {"scan/bias": (2, 1, 3)}, DIMENSIONS, stacked=H)
     assert layout[0].offset == 0
     for before, after in zip(layout, layout[1:], strict=False):
         assert after.offset == before.offset + before.size
@@ -213,7 +214,7 @@ def test_a_row_is_laid_out_without_gaps():
 
 
 def test_gradients_and_shapes_must_name_the_same(gradients):
-    matrices = kronecker_matrices(SHAPES, DIMENSIONS, key=KEY)
+    matrices = kronecker_matrices(SHAPES, DIMENSIONS, key=KEY, stacked=H)
     fewer = {name: g for name, g in gradients.items() if name != "head"}
     with pytest.raises(ValueError, match="only one of them has head"):
         project_kronecker(fewer, SHAPES, matrices)

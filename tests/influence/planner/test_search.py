@@ -61,6 +61,7 @@ def test_sizes_are_powers_of_two_and_all_there_is():
     assert batch_sizes(1000, 7) == [1, 2, 4]
 
 
+H = ("h",)
 PARAMS = {
     "h": {
         "dense": {"kernel": np.ones((3, 4, 5)), "bias": np.ones((3, 5))},
@@ -77,16 +78,16 @@ MATRICES = (
 
 def test_expressions_select_exactly_their_matrices():
     for matrix in MATRICES:
-        mask = tree.select(PARAMS, expression([matrix]))
-        names = {name for name, _ in tree.selected_slices(PARAMS, mask)}
+        mask = tree.select(PARAMS, expression([matrix], H), stacked=H)
+        names = {name for name, _ in tree.selected_slices(PARAMS, mask, stacked=H)}
         expected = {
             label
             for leaf, shape in zip(matrix.leaves, matrix.shapes, strict=True)
-            for i, label in enumerate(tree.layer_names(leaf, np.ones(shape)))
+            for i, label in enumerate(tree.layer_names(leaf, np.ones(shape), H))
             if i in matrix.chosen
         }
         assert names == expected
-    everything = tree.select(PARAMS, expression(MATRICES))
+    everything = tree.select(PARAMS, expression(MATRICES, H), stacked=H)
     assert tree.selected_size(PARAMS, everything) == 2 * (20 + 5) + 12 + 20
 
 

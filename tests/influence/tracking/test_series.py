@@ -22,6 +22,9 @@ def loss(params, batch):
     return jnp.where(batch["weight"] > 0, (out - batch["y"]) ** 2, 0.0)
 
 
+loss.stacked = ("h",)
+
+
 def data(seed, size):
     x = np.random.default_rng(seed).normal(size=(size, WIDTH)).astype(np.float32)
     weight = np.ones(size, np.float32)

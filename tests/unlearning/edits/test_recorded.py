@@ -40,7 +40,7 @@ def network():
 @pytest.mark.parametrize("layers", ["wte", "h/1/", "ln_f", "."])
 def test_only_the_chosen_layers_move(network, square, same_bits, layers):
     params, gradient = network
-    mask = tree.select(params, layers)
+    mask = tree.select(params, layers, stacked=("h",))
     outcome = first_epoch(
         params,
         gradient,
