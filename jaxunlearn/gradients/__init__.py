@@ -3,6 +3,7 @@
 from jaxunlearn.gradients.curvature import gauss_newton_vp, hvp
 from jaxunlearn.gradients.difficulty import el2n, grand
 from jaxunlearn.gradients.fisher import fisher_vp, sampled_labels, true_fisher_vp
+from jaxunlearn.gradients.forward_mode import directional_scores
 from jaxunlearn.gradients.hutchinson import hutchinson_diagonal, hutchinson_trace
 from jaxunlearn.gradients.kronecker.files import load_factors, save_factors
 from jaxunlearn.gradients.kronecker.fit import KroneckerFactors, fit_ekfac, fit_kfac
@@ -18,15 +19,14 @@ from jaxunlearn.gradients.per_example import (
     per_example_norms,
 )
 from jaxunlearn.gradients.products import (
-    directional_scores,
     gradient_products,
     leaf_products,
     products_with,
     token_contributions,
 )
 from jaxunlearn.gradients.projections.projection import Projection, project
-from jaxunlearn.gradients.taps.backward import Taps, layer_taps
 from jaxunlearn.gradients.taps.outer_products import OuterProducts
+from jaxunlearn.gradients.taps.statistics import Taps, layer_taps
 
 __all__ = [
     "Damping",

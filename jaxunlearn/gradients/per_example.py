@@ -1,6 +1,6 @@
 """Each example's own gradient: whole, its norm, and the Fisher diagonal made of them.
 
-Layers of Linen's standard kinds are tapped (``taps.py``), so that weight gradients are
+Layers of Linen's standard kinds are tapped (``taps/``), so that weight gradients are
 formed once, where they are needed, and dropped; anything else takes ``vmap(grad)``.
 """
 
@@ -15,7 +15,8 @@ from jaxunlearn import tree
 from jaxunlearn.gradients.arguments import LayerLoss, layer_loss, masks, selection
 from jaxunlearn.gradients.batching import rows_of, weighted_mean
 from jaxunlearn.gradients.taps import outer_products
-from jaxunlearn.gradients.taps.backward import Statistic, View, statistics
+from jaxunlearn.gradients.taps.plans import Statistic, View
+from jaxunlearn.gradients.taps.statistics import layer_statistics
 from jaxunlearn.types import Batch, Params, PerExampleLoss
 
 GRADIENTS = Statistic(
@@ -102,7 +103,7 @@ def per_example_gradients(
 
 def gradient_rows(target: LayerLoss, params: Params, batch: Batch) -> dict:
     """Return the gradients of every leaf, [B,*stack,L,R]."""
-    found, views = statistics(
+    found, views = layer_statistics(
         target.loss, params, batch, GRADIENTS, layers=target.layers
     )
     return {
@@ -140,7 +141,7 @@ def per_example_norms(
 
 def norm_rows(target: LayerLoss, params: Params, batch: Batch) -> jax.Array:
     """Return the norms of a batch's gradients."""
-    found, views = statistics(
+    found, views = layer_statistics(
         target.loss, params, batch, SQUARED_NORMS, layers=target.layers
     )
     return jnp.sqrt(total(found, views, masks(target.loss, params, target.layers)))
@@ -184,7 +185,7 @@ def fisher_diagonal(
 
 def sum_of_squares(target: LayerLoss, params: Params, batch: Batch) -> Params:
     """Return ``sum_i w_i g_i^2``, 0 in leaves that are not selected."""
-    found, _ = statistics(
+    found, _ = layer_statistics(
         target.loss, params, batch, SECOND_MOMENT, layers=target.layers
     )
     leaves = [

@@ -31,12 +31,12 @@ import numpy as np
 
 from jaxunlearn import tree
 from jaxunlearn.gradients.batching import example_count
+from jaxunlearn.gradients.forward_mode import directional_scores
 from jaxunlearn.gradients.kronecker.fit import fit_ekfac
 from jaxunlearn.gradients.kronecker.inverse import Damping, kronecker_inverse_vp
 from jaxunlearn.gradients.kronecker.query_scores import ekfac_scores
 from jaxunlearn.gradients.per_example import per_example_gradients, per_example_norms
 from jaxunlearn.gradients.products import (
-    directional_scores,
     leaf_products,
     products_with,
     token_contributions,

@@ -11,7 +11,7 @@ import pytest
 from jaxunlearn import tree
 from jaxunlearn.gradients import fisher_diagonal, layer_taps, per_example_norms
 from jaxunlearn.gradients.taps import outer_products
-from jaxunlearn.gradients.taps.backward import HeadProducts, head_products
+from jaxunlearn.gradients.taps.heads import form_products
 from jaxunlearn.gradients.taps.listen import UntappedWarning
 
 
@@ -83,10 +83,7 @@ def compared(fast, one_by_one):
 def gradients_of(taps, name):
     """Return a leaf's gradients [B,...] from its outer products."""
     view = taps.views[name]
-    formed = tuple(
-        head_products(part) if isinstance(part, HeadProducts) else part
-        for part in taps.products[name]
-    )
+    formed = tuple(form_products(part) for part in taps.products[name])
     of = functools.partial(outer_products.gradients, rows=view.rows)
     for _ in view.stack:
         of = jax.vmap(of)

@@ -22,7 +22,7 @@ from jaxunlearn.gradients import (
     token_contributions,
 )
 from jaxunlearn.gradients.products import leaf_products
-from jaxunlearn.gradients.taps import backward
+from jaxunlearn.gradients.taps import heads
 from jaxunlearn.gradients.taps.listen import UntappedWarning
 from jaxunlearn.models import GPT2, GPT2Config
 
@@ -175,7 +175,7 @@ def test_the_head_in_parts_and_examples_in_microbatches(
     exact, directions, params, texts, plain, fast, monkeypatch
 ):
     """Room for the logits of two examples: groups of two, and no logits kept."""
-    monkeypatch.setattr(backward, "HEAD_BYTES", 4 * 7 * 97 * 2)
+    monkeypatch.setattr(heads, "HEAD_BYTES", 4 * 7 * 97 * 2)
 
     @fast
     def everything(params, texts, directions):

@@ -23,7 +23,7 @@ from jaxunlearn.evaluation.text.token_statistics import TokenStatistics, mean_lo
 from jaxunlearn.gradients.arguments import LayerLoss, layer_loss, stacked_folders
 from jaxunlearn.gradients.batching import example_rows, real_rows
 from jaxunlearn.gradients.per_example import SQUARED_NORMS
-from jaxunlearn.gradients.taps import backward
+from jaxunlearn.gradients.taps.statistics import layer_statistics
 from jaxunlearn.types import IGNORED_LABEL, Batch, Params, PerExampleLoss
 
 OPEN_UNLEARNING_K = 0.4
@@ -237,7 +237,7 @@ statistics after them."""
 
 def mean_tensor_norms(target: LayerLoss, params: Params, batch: Batch) -> jax.Array:
     """Return the mean norm over all tensors of each example's gradient, float32[B]."""
-    found, views = backward.statistics(target.loss, params, batch, SQUARED_NORMS)
+    found, views = layer_statistics(target.loss, params, batch, SQUARED_NORMS)
     norms, stacked = [], stacked_folders(target.loss, params)
     for name, leaf in tree.named_leaves(params):
         layers = len(tree.layer_names(name, leaf, stacked))

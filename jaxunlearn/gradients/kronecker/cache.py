@@ -11,8 +11,9 @@ from jaxunlearn.gradients.arguments import LayerLoss
 from jaxunlearn.gradients.kronecker.inverse import Damping
 from jaxunlearn.gradients.kronecker.layout import Matrix
 from jaxunlearn.gradients.kronecker.sums import first_batch, matrices_at
-from jaxunlearn.gradients.taps.backward import HeadProducts, layer_taps
+from jaxunlearn.gradients.taps.heads import HeadProducts, without_matrix
 from jaxunlearn.gradients.taps.outer_products import OuterProducts
+from jaxunlearn.gradients.taps.statistics import layer_taps
 from jaxunlearn.tree import cast
 from jaxunlearn.types import Batch, Params
 
@@ -82,7 +83,7 @@ def collect(
 
     def keep(piece: Piece, part: OuterProducts | HeadProducts):
         # Its matrix is a parameter: no need for a copy a batch.
-        part = part._replace(embedding=None) if isinstance(part, HeadProducts) else part
+        part = without_matrix(part)
 
         def rows(x: jax.Array) -> jax.Array:
             stack = len(piece.matrix.stack)

@@ -90,7 +90,7 @@ def fit_kfac(
     the mean number of tokens). Tokens without gradient, such as padding, do not count.
 
     Args:
-      loss: Per-example loss; see :func:`~.taps.backward.layer_taps`.
+      loss: Per-example loss; see :func:`~.taps.statistics.layer_taps`.
       params: The point; differentiated as its float32 copy.
       batch_or_batches: A batch, or batches of one shape that can be iterated again;
         ``weight``, where present, weighs the examples.

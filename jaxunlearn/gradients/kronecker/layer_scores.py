@@ -23,7 +23,7 @@ from jaxunlearn.gradients.kronecker.moments import (
     rotated,
     with_ones,
 )
-from jaxunlearn.gradients.taps.backward import HeadProducts, head_products
+from jaxunlearn.gradients.taps.heads import HeadProducts, form_products
 from jaxunlearn.gradients.taps.outer_products import (
     OuterProducts,
     Products,
@@ -63,17 +63,12 @@ def over_groups(
     numbers = form.rows * form.columns
     for part in kept:
         if isinstance(part, HeadProducts):
-            numbers = max(numbers, part.labels.shape[1] * form.rows)
+            numbers = max(numbers, part.targets.shape[1] * form.rows)
     group = group_size(len(weight), numbers)
 
     def of_group(products: Kept, weight: jax.Array) -> tuple[Any, Any]:
         products = cast(products, jnp.float32)
-        formed = tuple(
-            head_products(part._replace(embedding=embedding))
-            if isinstance(part, HeadProducts)
-            else part
-            for part in products
-        )
+        formed = tuple(form_products(part, embedding) for part in products)
         own = with_ones(formed) if form.has_bias else formed
         return function(own, weight)
 

@@ -45,7 +45,7 @@ from jaxunlearn.gradients.kronecker.layout import Matrix, layer_name
 from jaxunlearn.gradients.kronecker.sums import parts_of
 from jaxunlearn.gradients.per_example import per_example_gradients
 from jaxunlearn.gradients.products import products_with
-from jaxunlearn.gradients.taps.backward import HeadProducts
+from jaxunlearn.gradients.taps.heads import HeadProducts
 from jaxunlearn.tree import cast, named_leaves
 from jaxunlearn.types import Batch, Params, PerExampleLoss
 

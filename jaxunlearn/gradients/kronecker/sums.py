@@ -1,6 +1,6 @@
 """Sums over a data set that Kronecker factors are made of, layer by layer.
 
-Each is a statistic of one backward pass (``backward.py``), so that the inputs and
+Each is a statistic of one backward pass (``taps/statistics.py``), so that the inputs and
 output gradients of one layer alone are in memory.
 """
 
@@ -35,8 +35,9 @@ from jaxunlearn.gradients.kronecker.moments import (
     squares,
     with_ones,
 )
-from jaxunlearn.gradients.taps.backward import Statistic, prepare, statistics
 from jaxunlearn.gradients.taps.outer_products import Products
+from jaxunlearn.gradients.taps.plans import Statistic, prepare
+from jaxunlearn.gradients.taps.statistics import layer_statistics
 from jaxunlearn.provenance import params_hash
 from jaxunlearn.types import Batch, Params, PerExampleLoss
 
@@ -152,7 +153,7 @@ def sums_of_part(stage: Stage, given: Given, batch: Batch) -> dict[str, Any]:
             flat = jnp.zeros(math.prod(matrix.stack))
             flat = flat.at[jnp.array(matrix.chosen)].set(1.0)
             own["selected"] = flat.reshape(matrix.stack)
-    found, _ = statistics(
+    found, _ = layer_statistics(
         fit.loss,
         params,
         batch,

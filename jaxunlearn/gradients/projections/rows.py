@@ -24,7 +24,8 @@ from jaxunlearn.gradients.projections.kronecker_matrices import (
 )
 from jaxunlearn.gradients.projections.projection import Projection, project, row_layout
 from jaxunlearn.gradients.taps import outer_products
-from jaxunlearn.gradients.taps.backward import Statistic, View, prepare, statistics
+from jaxunlearn.gradients.taps.plans import Statistic, View, prepare
+from jaxunlearn.gradients.taps.statistics import layer_statistics
 from jaxunlearn.randomness import random_key
 from jaxunlearn.types import Batch, Params, PerExampleLoss
 
@@ -140,7 +141,7 @@ def kronecker_rows(
             stacked=stacked,
         )
 
-    found, views = statistics(
+    found, views = layer_statistics(
         target.loss, params, batch, PROJECTIONS, extra=pairs, layers=target.layers
     )
     kept = masks(target.loss, params, target.layers)

@@ -1,7 +1,7 @@
 """Which parameters can be tapped, decided by tracing before anything is computed.
 
 A parameter is tapped if all that the loss sees of it are single calls of standard
-layers (``linen_layers.py``), which have it as it lies in the tree and work on the
+layers (``layers.py``), which have it as it lies in the tree and work on the
 examples in their order. Any other is left to ``vmap`` of ``grad``: slower, and right.
 """
 
@@ -16,6 +16,7 @@ from jaxunlearn import tree
 from jaxunlearn.gradients.batching import example_count
 from jaxunlearn.gradients.programs import unreadable
 from jaxunlearn.gradients.taps.dataflow import Origin, flow_of
+from jaxunlearn.gradients.taps.heads import HeadCall
 from jaxunlearn.gradients.taps.layers import Reading
 from jaxunlearn.gradients.taps.listen import (
     OBJECTIONS,
@@ -42,7 +43,7 @@ class Site(NamedTuple):
     reading: Reading  # its inputs are shapes
     output: jax.ShapeDtypeStruct
     copied: bool
-    head: tuple | None  # shapes
+    head: HeadCall | None  # of shapes
 
 
 class Survey(NamedTuple):

@@ -3,7 +3,7 @@
 Linen's methods are intercepted, so the network's own code is not touched. What a layer
 needs to leave something behind travels to it inside the parameter tree: ``nn.scan``
 hands each layer its own, and ``nn.remat`` needs nothing. Which layers can be listened
-to is the matter of ``survey.py``.
+to is the matter of ``eligibility.py``.
 """
 
 import contextlib
@@ -19,8 +19,8 @@ from flax.errors import FlaxError
 
 from jaxunlearn import tree
 from jaxunlearn.gradients.batching import example_count
-from jaxunlearn.gradients.taps.layers import LAYERS, Reading, attend, normalisation
-from jaxunlearn.models.cross_entropy import OutputHead
+from jaxunlearn.gradients.taps.heads import HEADS, HeadCall
+from jaxunlearn.gradients.taps.layers import LAYERS, Reading, normalisation
 from jaxunlearn.types import Batch, Params, PerExampleLoss
 
 TAP = "jaxunlearn_tap"
@@ -65,7 +65,7 @@ class Call(NamedTuple):
     reading: Reading
     copied: bool  # its input, shared by the examples, was copied for each
     carried: Mapping[str, Any]  # what travelled to this call
-    head: tuple | None = None  # (hidden, embedding, labels) of a language-model loss
+    head: HeadCall | None = None  # of a head that returns losses
 
 
 Visit = Callable[[Call, Callable[[], jax.Array]], jax.Array]
@@ -96,13 +96,13 @@ def listen(
     """
     size, carried = example_count(batch), carried or {}
     marked = with_marks(params, object(), carried)
-    # An output head is given its matrix as an argument: known again by identity.
+    # A head is given its matrix as an argument: known again by identity.
     identity = {id(leaf): name for name, leaf in tree.named_leaves(marked)}
 
     def interceptor(next_fun, args, kwargs, context):
         module, method = context.module, context.method_name
         refuse_own_statistics(module, method, args, kwargs)
-        head = isinstance(module, OutputHead) and method in ("logits", "losses")
+        head = HEADS.get((type(module), method))
         read = LAYERS.get((type(module), method))
         if not (head or read) or not args or jnp.ndim(args[0]) == 0:
             return next_fun(*args, **kwargs)
@@ -114,8 +114,8 @@ def listen(
             if leaf is None or len(first) != size or not wanted(site):
                 return next_fun(*args, **kwargs)
             here = carried.get(folder, {}).get(method, {})
-            whole = args if method == "losses" else None
-            reading = attend(module, first)
+            reading = named(head.reading(module, first), leaf.rpartition("/")[2])
+            whole = HeadCall(*args, head.loss) if head.loss else None
             call = Call(site, {leaf: rest[0]}, reading, False, here, whole)
             return visit(call, lambda: next_fun(*args, **kwargs))
         if read is None or not module.has_variable("params", TAP):
@@ -144,6 +144,16 @@ def listen(
 
     with nn.intercept_methods(interceptor):
         return loss(marked, batch)
+
+
+def named(reading: Reading, parameter: str) -> Reading:
+    """Return a reading of one parameter under the name that it has in the tree."""
+
+    def products(inputs: Any, delta: jax.Array) -> dict:
+        (only,) = reading.products(inputs, delta).values()
+        return {parameter: only}
+
+    return Reading(reading.inputs, products)
 
 
 def joined(folder: str, name: str) -> str:

@@ -2,7 +2,7 @@
 
 A layer's weight is used once a token, so example b's gradient of it is
 ``G_b = sum_t left_bt right_bt^T``: for a dense layer its input times the gradient of
-its output. Every parameter takes this form, seen as a matrix [L,R] (see ``taps.py``).
+its output. Every parameter takes this form, seen as a matrix [L,R] (see ``plans.py``).
 What is needed of G_b is mostly cheaper from the factors than from G_b.
 """
 

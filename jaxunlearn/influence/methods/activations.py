@@ -25,9 +25,10 @@ from jaxunlearn.gradients.arguments import (
 )
 from jaxunlearn.gradients.batching import rows_of
 from jaxunlearn.gradients.kronecker.sums import first_batch
-from jaxunlearn.gradients.taps.backward import Statistic, View, prepare, statistics
 from jaxunlearn.gradients.taps.listen import UntappedWarning, without_warning
 from jaxunlearn.gradients.taps.outer_products import Products, float32_einsum
+from jaxunlearn.gradients.taps.plans import Statistic, View, prepare
+from jaxunlearn.gradients.taps.statistics import layer_statistics
 from jaxunlearn.types import Batch, Params, PerExampleLoss
 
 
@@ -72,7 +73,7 @@ def activation_scores(
 
     Args:
       loss: Per-example loss of a Linen model; see
-        :func:`~jaxunlearn.gradients.taps.backward.layer_taps`.
+        :func:`~jaxunlearn.gradients.taps.statistics.layer_taps`.
       params: The point, in float32 whatever its dtype.
       train: n examples, a batch or batches of one shape. Without ``attention_mask``,
         or where a layer's tokens are not its (pixels), every token counts. An example
@@ -234,7 +235,7 @@ def score_rows(
 
 def rows_by_leaf(statistic, target, params, batch, extra) -> dict[str, jax.Array]:
     """Return a statistic of the chosen leaves with the examples' axis in front."""
-    found, views = statistics(
+    found, views = layer_statistics(
         target.loss, params, batch, statistic, extra=extra, layers=target.layers
     )
     return {

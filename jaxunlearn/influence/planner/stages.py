@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxunlearn.gradients.forward_mode import directional_scores
 from jaxunlearn.gradients.per_example import per_example_gradients, per_example_norms
-from jaxunlearn.gradients.products import directional_scores, products_with
+from jaxunlearn.gradients.products import products_with
 from jaxunlearn.gradients.projections.projection import Projection
 from jaxunlearn.gradients.projections.rows import projected_gradients
 from jaxunlearn.influence.methods.activations import activation_scores

@@ -24,7 +24,7 @@ from jaxunlearn.gradients.per_example import (
     SQUARED_NORMS,
     per_example_gradients,
 )
-from jaxunlearn.gradients.taps.backward import statistics
+from jaxunlearn.gradients.taps.statistics import layer_statistics
 from jaxunlearn.influence.coverage import coverage_of
 from jaxunlearn.influence.methods.activations import activation_scores
 from jaxunlearn.influence.options import used_by
@@ -171,7 +171,7 @@ def curvature_rows(
 
 def norm_rows(target: LayerLoss, params: Params, batch: Batch) -> dict[str, jax.Array]:
     """Return the norms of a batch's gradients by part of the model, float32[B] each."""
-    found, views = statistics(
+    found, views = layer_statistics(
         target.loss, params, batch, SQUARED_NORMS, layers=target.layers
     )
     kept = masks(target.loss, params, target.layers)
