@@ -13,13 +13,14 @@ from jaxunlearn.influence.index.description import open_index
 from jaxunlearn.influence.index.fisher import damped_inverse, projected_fisher
 from jaxunlearn.influence.index.query import all_scores, top_k
 from jaxunlearn.influence.methods.activations import activation_scores
+from jaxunlearn.influence.methods.table import METHODS, method_name
 from jaxunlearn.influence.methods.unrolled import unrolled_influence
 from jaxunlearn.influence.options import DIRECTED, RESUMABLE, goes_with
 from jaxunlearn.influence.planner.plan import plan
 from jaxunlearn.influence.planner.table import Plan
 from jaxunlearn.influence.ranking import extremes, token_shares
 from jaxunlearn.influence.result import InfluenceScores, load_scores, save_scores
-from jaxunlearn.influence.scoring import METHODS, method_name, scores
+from jaxunlearn.influence.scoring import scores
 from jaxunlearn.influence.tracking.files import (
     InfluenceTrack,
     load_track,

@@ -17,8 +17,7 @@ import numpy as np
 
 from jaxunlearn import tree
 from jaxunlearn.files import WRITING, finite, read_arrays, write_arrays
-from jaxunlearn.influence.methods.inverses import Inverted
-from jaxunlearn.influence.work import Work
+from jaxunlearn.influence.work import Directions, Work
 from jaxunlearn.locks import LOCK
 from jaxunlearn.provenance import params_hash
 from jaxunlearn.sealed import read_sealed, write_sealed
@@ -155,7 +154,7 @@ def swept(
     return jax.tree.map(lambda *x: np.concatenate(x, axis=axis), *parts)
 
 
-def kept_directions(work: Work, invert: Callable[[], Inverted]) -> Inverted:
+def kept_directions(work: Work, invert: Callable[[], Directions]) -> Directions:
     """Return the directions that ``invert`` gives, or gave before a kill."""
     if work.state is None:
         return invert()
@@ -163,7 +162,7 @@ def kept_directions(work: Work, invert: Callable[[], Inverted]) -> Inverted:
     if path.is_file():
         arrays = read_arrays(path, remedy=REMEDY)
         told = json.loads(str(arrays.pop("told")))
-        return Inverted(
+        return Directions(
             {name: jnp.asarray(value) for name, value in arrays.items()},
             told["curvature"],
             told["damping"],
@@ -175,6 +174,6 @@ def kept_directions(work: Work, invert: Callable[[], Inverted]) -> Inverted:
         "damping": found.damping,
         "notes": list(found.notes),
     }
-    leaves = {name: np.asarray(x) for name, x in tree.named_leaves(found.directions)}
+    leaves = {name: np.asarray(x) for name, x in tree.named_leaves(found.vectors)}
     write_arrays(path, {"told": json.dumps(told), **leaves})
     return found

@@ -51,6 +51,15 @@ class TrainingRun(NamedTuple):
     batches: Sequence[Batch]
 
 
+class Directions(NamedTuple):
+    """What scores are products with: a vector a query, and what it was made with."""
+
+    vectors: Params  # [Q, ...]
+    curvature: str
+    damping: Any
+    notes: tuple[str, ...] = ()
+
+
 @dataclasses.dataclass(frozen=True)
 class Work:
     """A scoring run, checked. The options are those of ``influence.scores``."""

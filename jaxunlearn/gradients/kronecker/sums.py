@@ -1,7 +1,7 @@
 """Sums over a data set that Kronecker factors are made of, layer by layer.
 
-Each is a statistic of one backward pass (``taps/statistics.py``), so that the inputs and
-output gradients of one layer alone are in memory.
+Each is a statistic of one backward pass (``taps/statistics.py``), so that the inputs
+and output gradients of one layer alone are in memory.
 """
 
 import dataclasses

@@ -5,13 +5,12 @@ same form, and says what it inverted, with which damping, and what its solver no
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn import tree
 from jaxunlearn.gradients import solvers
 from jaxunlearn.gradients.arguments import selection
 from jaxunlearn.gradients.batching import example_count
@@ -22,51 +21,20 @@ from jaxunlearn.gradients.kronecker.inverse import (
     damping_of,
     kronecker_inverse_vp,
 )
-from jaxunlearn.gradients.per_example import fisher_diagonal, per_example_gradients
+from jaxunlearn.gradients.per_example import fisher_diagonal
 from jaxunlearn.gradients.solvers import Solution
-from jaxunlearn.influence.work import (
-    Work,
-    curvature_product,
-    joined,
-    mean_eigenvalue_damping,
+from jaxunlearn.influence.methods.directions import (
+    absolute_damping,
+    whole,
 )
+from jaxunlearn.influence.methods.rank_one import by_datainf, by_woodbury
+from jaxunlearn.influence.work import Directions, Work, curvature_product, joined
 from jaxunlearn.types import LinearMap, Params
-
-GRADIENT_BYTES = 2**32
-"""Most memory for the gradients of all training examples at once."""
-
-
-class Inverted(NamedTuple):
-    """Directions, and what they were made with."""
-
-    directions: Params
-    curvature: str
-    damping: Any
-    notes: tuple[str, ...] = ()
-
-
-def absolute_damping(work: Work) -> float:
-    """Return the damping as a number, by the rule where it is one."""
-    rule = MEAN_EIGENVALUE if work.damping is None else work.damping
-    if isinstance(rule, Damping) and rule.rule == "mean_eigenvalue":
-        return mean_eigenvalue_damping(work, rule.value)
-    return float(rule.value if isinstance(rule, Damping) else rule)
-
-
-def whole(work: Work, queries: Params) -> Params:
-    """Return the queries' gradients as trees like the parameters, 0 elsewhere."""
-    given = dict(tree.named_leaves(queries))
-    count = len(next(iter(given.values())))
-    leaves = [
-        given[name] if name in given else jnp.zeros((count, *jnp.shape(leaf)))
-        for name, leaf in tree.named_leaves(work.params)
-    ]
-    return jax.tree.unflatten(jax.tree.structure(work.params), leaves)
 
 
 def solved(
     work: Work, queries: Params, solve: Callable[[LinearMap, Params, Any], Solution]
-) -> Inverted:
+) -> Directions:
     """Return the solutions of ``(A + damping I) x = g_q``, query by query."""
     damping, queries = absolute_damping(work), whole(work, queries)
     size = example_count(work.train[0])
@@ -91,10 +59,10 @@ def solved(
         if work.progress is not None:
             work.progress(q + 1, count)
     directions = jax.tree.map(lambda *x: jnp.asarray(np.stack(x)), *found)
-    return Inverted(directions, work.curvature, damping, tuple(notes))
+    return Directions(directions, work.curvature, damping, tuple(notes))
 
 
-def by_cg(work: Work, queries: Params) -> Inverted:
+def by_cg(work: Work, queries: Params) -> Directions:
     """Conjugate gradients."""
     return solved(
         work,
@@ -109,7 +77,7 @@ def by_cg(work: Work, queries: Params) -> Inverted:
     )
 
 
-def by_ekfac_cg(work: Work, queries: Params) -> Inverted:
+def by_ekfac_cg(work: Work, queries: Params) -> Directions:
     """Conjugate gradients, preconditioned by EK-FAC at the same damping."""
     factors = kronecker_factors(work, fit_ekfac)
 
@@ -129,7 +97,7 @@ def by_ekfac_cg(work: Work, queries: Params) -> Inverted:
     return solved(work, queries, solve)
 
 
-def by_lissa(work: Work, queries: Params) -> Inverted:
+def by_lissa(work: Work, queries: Params) -> Directions:
     """LiSSA's recursion; its scale is measured by power iteration."""
     return solved(
         work,
@@ -145,17 +113,17 @@ def by_lissa(work: Work, queries: Params) -> Inverted:
     )
 
 
-def by_lanczos(work: Work, queries: Params) -> Inverted:
+def by_lanczos(work: Work, queries: Params) -> Directions:
     """The leading eigenpairs (Arnoldi), and the damping alone beside them."""
     return by_eigenpairs(work, queries, solvers.lanczos_eigenpairs)
 
 
-def by_nystroem(work: Work, queries: Params) -> Inverted:
+def by_nystroem(work: Work, queries: Params) -> Directions:
     """A random sketch of the curvature."""
     return by_eigenpairs(work, queries, solvers.nystroem_eigenpairs)
 
 
-def by_eigenpairs(work: Work, queries: Params, find: Callable) -> Inverted:
+def by_eigenpairs(work: Work, queries: Params, find: Callable) -> Directions:
     """Return solutions with a low-rank curvature that is made once."""
     damping = absolute_damping(work)
     mask = selection(work.loss, work.params, work.layers)
@@ -176,10 +144,10 @@ def by_eigenpairs(work: Work, queries: Params, find: Callable) -> Inverted:
         f"rank {work.rank}: eigenvalues {float(eigenvalues.max()):.3g} to "
         f"{float(eigenvalues.min()):.3g}, smallest seen {float(smallest):.3g}"
     )
-    return Inverted(found, work.curvature, damping, (note,))
+    return Directions(found, work.curvature, damping, (note,))
 
 
-def by_diagonal(work: Work, queries: Params) -> Inverted:
+def by_diagonal(work: Work, queries: Params) -> Directions:
     """The Fisher's diagonal."""
     diagonal = fisher_diagonal(work.loss, work.params, work.train, layers=work.layers)
     damping = work.damping if work.damping is not None else MEAN_EIGENVALUE
@@ -190,7 +158,7 @@ def by_diagonal(work: Work, queries: Params) -> Inverted:
     found = jax.vmap(
         lambda vector: solvers.diagonal(diagonal, vector, damping=damping).value
     )(whole(work, queries))
-    return Inverted(found, "fisher, diagonal", float(damping))
+    return Directions(found, "fisher, diagonal", float(damping))
 
 
 def kronecker_factors(work: Work, fit: Callable) -> KroneckerFactors:
@@ -205,23 +173,23 @@ def kronecker_factors(work: Work, fit: Callable) -> KroneckerFactors:
     )
 
 
-def by_kfac(work: Work, queries: Params) -> Inverted:
+def by_kfac(work: Work, queries: Params) -> Directions:
     """K-FAC."""
     return by_factors(work, queries, fit_kfac)
 
 
-def by_ekfac(work: Work, queries: Params) -> Inverted:
+def by_ekfac(work: Work, queries: Params) -> Directions:
     """EK-FAC."""
     return by_factors(work, queries, fit_ekfac)
 
 
-def by_factors(work: Work, queries: Params, fit: Callable) -> Inverted:
+def by_factors(work: Work, queries: Params, fit: Callable) -> Directions:
     """Return directions by Kronecker factors."""
     factors = kronecker_factors(work, fit)
     rule = MEAN_EIGENVALUE if work.damping is None else work.damping
     found = kronecker_inverse_vp(factors, whole(work, queries), damping=rule)
     told = told_damping(factors, rule)
-    return Inverted(found, f"fisher, {factors.method}", told)
+    return Directions(found, f"fisher, {factors.method}", told)
 
 
 def told_damping(factors: KroneckerFactors, rule: Any) -> dict[str, list[float]]:
@@ -232,70 +200,8 @@ def told_damping(factors: KroneckerFactors, rule: Any) -> dict[str, list[float]]
     }
 
 
-def by_woodbury(work: Work, queries: Params) -> Inverted:
-    """The exact inverse of the damped Fisher, through its n gradients."""
-    damping = absolute_damping(work)
-    gradients, weight = all_gradients(work)
-    found = jax.lax.map(
-        lambda vector: (
-            solvers.woodbury_dual(
-                gradients, vector, damping=damping, weights=weight
-            ).value
-        ),
-        queries,
-    )
-    return Inverted(found, "fisher", damping)
-
-
-def by_datainf(work: Work, queries: Params) -> Inverted:
-    """DataInf: the mean of the inverses of each example's damped Fisher."""
-    gradients, weight = all_gradients(work)
-    rule = MEAN_EIGENVALUE if work.damping is None else work.damping
-    shared: Any = {"weights": weight, "stacked": work.stacked}
-    if isinstance(rule, Damping) and rule.rule == "mean_eigenvalue":
-        damping = solvers.datainf_damping(gradients, share=rule.value, **shared)
-    else:
-        damping = rule.value if isinstance(rule, Damping) else rule
-    found = jax.lax.map(
-        lambda vector: (
-            solvers.datainf(gradients, vector, damping=damping, **shared).value
-        ),
-        queries,
-    )
-    told = (
-        {
-            name: np.ravel(np.asarray(x)).tolist()
-            for name, x in tree.named_leaves(damping)
-        }
-        if isinstance(damping, dict)
-        else float(damping)
-    )
-    return Inverted(found, "fisher, DataInf", told)
-
-
-def all_gradients(work: Work) -> tuple[Params, jax.Array]:
-    """Return the gradients of all training examples and their weights.
-
-    Raises:
-      ValueError: They would take more than ``GRADIENT_BYTES``.
-    """
-    count = sum(example_count(batch) for batch in work.train)
-    needed = 4 * count * work.selected
-    if needed > GRADIENT_BYTES:
-        raise ValueError(
-            f"the gradients of {count} examples on {work.selected} parameters are "
-            f"{needed / 1e9:.1f} GB, more than {GRADIENT_BYTES / 1e9:.1f}: choose "
-            f"fewer parameters by layers=, or another method (ekfac, cg, logra)"
-        )
-    gradients = per_example_gradients(
-        work.loss, work.params, work.train, layers=work.layers
-    )
-    weight = np.concatenate([batch["weight"] for batch in work.train])
-    return gradients, jnp.asarray(weight)
-
-
-INVERSES: dict[str, Callable[[Work, Params], Inverted]] = {
-    "identity": lambda work, queries: Inverted(queries, "none", None),
+INVERSES: dict[str, Callable[[Work, Params], Directions]] = {
+    "identity": lambda work, queries: Directions(queries, "none", None),
     "cg": by_cg,
     "ekfac_cg": by_ekfac_cg,
     "lissa": by_lissa,

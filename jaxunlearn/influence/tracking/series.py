@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxunlearn.influence.methods.table import method_name
 from jaxunlearn.influence.options import DIRECTED, NAMES, goes_with, resolved, used_by
 from jaxunlearn.influence.resume import batches_hash, open_state
-from jaxunlearn.influence.scoring import method_name
 from jaxunlearn.influence.tracking.files import (
     InfluenceTrack,
     joined_tracks,
