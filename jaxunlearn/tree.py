@@ -22,9 +22,6 @@ from jaxunlearn.types import Params
 TELLTALES = {"h": ("h/attn/c_attn/kernel", 3)}
 """Folder -> a leaf and how many axes it has if, and only if, the folder is stacked."""
 
-FORWARD = {"wte": 0, "wpe": 1, "ln_f": 3}
-"""Where a part stands on the way forward; blocks and all others are 2."""
-
 
 def leaf_name(path: tuple) -> str:
     """Join a JAX key path by ``/``."""
@@ -85,25 +82,6 @@ def layer_names(
         return [name]
     rest = name[len(prefix) + 1 :]
     return [f"{prefix}/{i}/{rest}" for i in range(leaf.shape[0])]
-
-
-def part_of(name: str) -> str:
-    """Return the part of a model to which a layer's name belongs.
-
-    >>> part_of("h/11/attn/c_attn/kernel"), part_of("wte/embedding")
-    ('h/11', 'wte')
-    """
-    parts = name.split("/")
-    numbers = [i for i, part in enumerate(parts) if part.isdigit()]
-    return "/".join(parts[: numbers[0] + 1 if numbers else 1])
-
-
-def place_of(part: str) -> tuple[int, str, int]:
-    """Return what sorts the parts of a model in the order of the way forward."""
-    name, _, number = part.rpartition("/")
-    if not number.isdigit():
-        name, number = part, "0"
-    return FORWARD.get(name, 2), name, int(number)
 
 
 def select(

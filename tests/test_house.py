@@ -20,16 +20,8 @@ LONG = {
     "experiments/paper/matched.py": "one table, its rows written out",
     "experiments/tofu_gpt2.py": "one run from data to table",
     "jaxunlearn/data/text/tokenizer.py": "every form in which tokenizers lie on disk",
-    "jaxunlearn/gradients/products.py": "one function, its cases by kind of direction",
-    "jaxunlearn/gradients/taps/backward.py": "the tapped backward pass and its plans",
-    "jaxunlearn/influence/index/build.py": "the whole life of a build",
-    "jaxunlearn/influence/index/query.py": "one pass over rows, with its checks",
-    "jaxunlearn/influence/methods/inverses.py": "one function an inverse",
-    "jaxunlearn/influence/scoring.py": "the entry point and its contract",
-    "jaxunlearn/influence/tracking/series.py": "one table over training time",
     "jaxunlearn/models/gpt2.py": "the network in one file, to be read at once",
     "jaxunlearn/training/recipe.py": "the step, from batch to update",
-    "jaxunlearn/tree.py": "names, selection and algebra of one kind of tree",
 }
 """Files of more than ``LINES`` lines, and why one idea needs so many."""
 

@@ -26,7 +26,8 @@ from jaxunlearn.influence.tracking.files import (
     load_track,
     save_track,
 )
-from jaxunlearn.influence.tracking.series import TRACKED, track, tracked_during
+from jaxunlearn.influence.tracking.request import TRACKED
+from jaxunlearn.influence.tracking.series import track, tracked_during
 from jaxunlearn.influence.truth.validation import (
     leave_one_out,
     linear_datamodelling_score,

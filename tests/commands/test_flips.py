@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from jaxunlearn.influence import load_scores, load_track, open_index
-from jaxunlearn.influence.index.query import all_scores, stored_ids
+from jaxunlearn.influence.index.query import all_scores
+from jaxunlearn.influence.index.reading import stored_ids
 from jaxunlearn.models import load_pretrained
 from jaxunlearn.report import read_runs
 from jaxunlearn.training import check_model, checkpoints, gradient_store, open_run

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from jaxunlearn.data import batches, record_text
 from jaxunlearn.influence import load_scores, open_index, projected_gradients
-from jaxunlearn.influence.index.query import read_rows
+from jaxunlearn.influence.index.reading import read_rows
 from jaxunlearn.sealed import write_sealed
 
 LAYERS = "mlp|wpe"

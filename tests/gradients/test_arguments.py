@@ -130,10 +130,10 @@ def test_a_decoder_and_its_task_give_the_same():
     bound = product(model.per_example_loss, batch_or_batches=[batch])
     close(product(task, batch_or_batches=[batch]), bound)
     given = {"logits": task.outputs, "loss_of_logits": task.loss_of_outputs}
-    plain = product(lambda p, b: task(p, b), batch_or_batches=batch, **given)
+    plain = product(lambda p, b: task(p, b), batch_or_batches=[batch], **given)
     close(plain, bound)
     assert np.asarray(bound["wte"]["embedding"]).any()
-    close(el2n(task, params, batch), el2n(model.logits, params, batch))
+    close(el2n(task, params, [batch]), el2n(model.logits, params, [batch]))
 
 
 def test_what_a_task_has_not_is_asked_for():

@@ -41,7 +41,7 @@ def dense(weights, damping, right_side=B):
 
 
 woodbury_dual = jax.jit(solvers.woodbury_dual)
-datainf = jax.jit(solvers.datainf)
+datainf = jax.jit(solvers.datainf, static_argnames="stacked")
 
 
 @pytest.mark.parametrize("weights", [jnp.ones(COUNT), WEIGHTS], ids=["1", "weights"])

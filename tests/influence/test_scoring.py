@@ -11,6 +11,7 @@ from jaxunlearn import influence
 from jaxunlearn.gradients.kronecker.inverse import Damping
 from jaxunlearn.gradients.projections.projection import Projection
 from jaxunlearn.influence import METHODS, Checkpoint, TrainingRun, method_name
+from jaxunlearn.influence.methods import rank_one
 from jaxunlearn.influence.options import NAMES, USED_BY, used_by
 from jaxunlearn.training.weighted import initial_state, make_weighted_step
 
@@ -334,6 +335,6 @@ def test_broken_parameters_and_empty_data_are_told():
 
 
 def test_too_many_gradients_are_told(monkeypatch):
-    monkeypatch.setattr(influence.inverses, "GRADIENT_BYTES", 64)
+    monkeypatch.setattr(rank_one, "GRADIENT_BYTES", 64)
     with pytest.raises(ValueError, match="choose fewer parameters"):
         scored("woodbury", damping=DAMPING)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import tree
+from jaxunlearn.model_parts import part_of, place_of
 from jaxunlearn.types import Params
 
 Measure = Callable[[Params], float]
@@ -84,8 +85,8 @@ def parameter_distance(
         squares = [jnp.sum(jnp.square(x), axis=1) for x in (b - a, a)]
         for one, moved, size in zip(names, *map(np.asarray, squares), strict=True):
             pair = np.array([moved, size], np.float64)
-            sums[tree.part_of(one)] = sums.get(tree.part_of(one), 0) + pair
-    layers = sorted(sums, key=tree.place_of)
+            sums[part_of(one)] = sums.get(part_of(one), 0) + pair
+    layers = sorted(sums, key=place_of)
     return [
         {"layer": layer, "parameter_distance": relative(*sums[layer])}
         for layer in layers

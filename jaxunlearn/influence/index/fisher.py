@@ -10,7 +10,8 @@ import numpy as np
 from jaxunlearn.gradients.projections.projection import Block
 from jaxunlearn.influence.index.description import Index
 from jaxunlearn.influence.index.encoding import blocks_of, decode, runs
-from jaxunlearn.influence.index.query import Precondition, stored_chunks
+from jaxunlearn.influence.index.query import Precondition
+from jaxunlearn.influence.index.reading import stored_chunks
 
 
 @functools.partial(jax.jit, static_argnames=("layout",))

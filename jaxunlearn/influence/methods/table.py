@@ -18,7 +18,7 @@ from jaxunlearn.influence.methods.influence_functions import (
 from jaxunlearn.influence.methods.inverses import INVERSES
 from jaxunlearn.influence.methods.products import cosine, gradient_dot, tracin
 from jaxunlearn.influence.methods.projected import projected_scores
-from jaxunlearn.influence.methods.training_runs import source, unrolled
+from jaxunlearn.influence.methods.training_runs import source_scores, unrolled_scores
 from jaxunlearn.influence.work import Work, joined
 
 
@@ -62,8 +62,8 @@ METHODS: dict[str, Callable[[Work, Parts], MethodResult]] = {
     "self_influence": self_influence,
     "trak": by_projection("trak"),
     "logra": by_projection("logra"),
-    "source": source,
-    "unrolled": unrolled,
+    "source": source_scores,
+    "unrolled": unrolled_scores,
     "act_act": by_activations("act_act"),
     "act_grad": by_activations("act_grad"),
 }

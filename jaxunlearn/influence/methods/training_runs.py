@@ -24,7 +24,7 @@ from jaxunlearn.influence.methods.unrolled import unrolled_influence
 from jaxunlearn.influence.work import Work, joined
 
 
-def source(work: Work, parts: Parts) -> MethodResult:
+def source_scores(work: Work, parts: Parts) -> MethodResult:
     """SOURCE, a segment a checkpoint, with EK-FAC."""
     if not work.checkpoints:
         raise ValueError("checkpoints is empty: source needs those of the training run")
@@ -52,7 +52,7 @@ def source(work: Work, parts: Parts) -> MethodResult:
     return MethodResult(found, "fisher, ekfac", None, checkpoints=len(segments))
 
 
-def unrolled(work: Work, parts: Parts) -> MethodResult:
+def unrolled_scores(work: Work, parts: Parts) -> MethodResult:
     """The exact derivative through the training run."""
     if work.run is None:
         raise ValueError(

@@ -30,6 +30,7 @@ from jaxunlearn.influence.methods.activations import activation_scores
 from jaxunlearn.influence.options import used_by
 from jaxunlearn.influence.scoring import scores
 from jaxunlearn.influence.tracking.files import InfluenceTrack
+from jaxunlearn.model_parts import part_of, place_of
 from jaxunlearn.provenance import params_hash
 from jaxunlearn.types import Batch, Params, PerExampleLoss
 
@@ -63,7 +64,7 @@ def point_of(asked: Tracking, params: Params) -> InfluenceTrack:
     query_losses = losses_of(asked.query_loss, point, asked.query)
     rows = Partial(norm_rows, layer_loss(asked.query_loss, asked.layers), point)
     norms = rows_of(rows, asked.query, batch_size=None)
-    groups = sorted(norms, key=tree.place_of)
+    groups = sorted(norms, key=place_of)
     index = np.concatenate([batch["index"] for batch in asked.train])[asked.real]
     return InfluenceTrack(
         scores={k: np.asarray(v, np.float32)[None] for k, v in found.items()},
@@ -192,6 +193,6 @@ def norm_rows(target: LayerLoss, params: Params, batch: Batch) -> dict[str, jax.
         chosen_layers = np.broadcast_to(np.ravel(kept[name]), len(values))
         for layer, value, one in zip(layers[name], values, chosen_layers, strict=True):
             if one:
-                group = tree.part_of(layer)
+                group = part_of(layer)
                 squares[group] = squares.get(group, jnp.float32(0)) + value
     return {group: jnp.sqrt(value) for group, value in squares.items()}

@@ -12,7 +12,7 @@ from jaxunlearn.gradients.projections.projection import Block, Projection
 from jaxunlearn.influence.index.build import build_index
 from jaxunlearn.influence.index.description import open_index
 from jaxunlearn.influence.index.encoding import decode, encode
-from jaxunlearn.influence.index.query import read_rows, stored_ids
+from jaxunlearn.influence.index.reading import read_rows, stored_ids
 
 LAYOUT = (Block("a", 0, 8), Block("b", 8, 8), Block("c", 16, 3))
 WIDTH = 19

@@ -10,7 +10,7 @@ from jaxunlearn.gradients.projections.kronecker_matrices import matrices_hash
 from jaxunlearn.gradients.projections.projection import Block, Projection
 from jaxunlearn.influence.index.build import build_index
 from jaxunlearn.influence.index.description import open_index, read_matrices
-from jaxunlearn.influence.index.query import read_rows, stored_chunks, stored_ids
+from jaxunlearn.influence.index.reading import read_rows, stored_chunks, stored_ids
 from jaxunlearn.sealed import UncheckedWarning
 
 LAYOUT = (Block("a", 0, 8), Block("b", 8, 8), Block("c", 16, 3))

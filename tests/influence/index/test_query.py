@@ -6,7 +6,8 @@ from jaxunlearn.gradients.projections.projection import Block, Projection
 from jaxunlearn.influence.index.build import build_index
 from jaxunlearn.influence.index.description import open_index
 from jaxunlearn.influence.index.fisher import damped_inverse, projected_fisher
-from jaxunlearn.influence.index.query import all_scores, read_rows, stored_ids, top_k
+from jaxunlearn.influence.index.query import all_scores, top_k
+from jaxunlearn.influence.index.reading import read_rows, stored_ids
 
 EPS = float(np.finfo(np.float32).eps)
 LAYOUT = (Block("a", 0, 4), Block("b", 4, 4), Block("c", 8, 3), Block("dead", 11, 2))
