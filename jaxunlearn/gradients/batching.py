@@ -1,5 +1,6 @@
 """Means and rows over the examples of one batch or many, a few examples at a time."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 

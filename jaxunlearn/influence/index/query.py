@@ -22,8 +22,6 @@ from jaxunlearn.influence.ranking import Extremes, TopK
 Precondition = Callable[[np.ndarray], np.ndarray]
 
 
-
-
 @functools.partial(jax.jit, static_argnames=("layout", "cosine"))
 def chunk_scores(
     queries: jax.Array,

@@ -15,7 +15,8 @@ from jaxunlearn.gradients.projections.rows import (
 from jaxunlearn.influence.coverage import coverage_of
 from jaxunlearn.influence.index.build import build_index
 from jaxunlearn.influence.index.description import Index, open_index
-from jaxunlearn.influence.index.query import Precondition, all_scores, stored_ids
+from jaxunlearn.influence.index.query import Precondition, all_scores
+from jaxunlearn.influence.index.reading import stored_ids
 from jaxunlearn.influence.result import InfluenceScores
 from jaxunlearn.provenance import data_hash, params_hash
 from jaxunlearn.types import Batch, Params, PerExampleLoss
