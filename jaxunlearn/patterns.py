@@ -1,12 +1,28 @@
 """Regular expressions from files that somebody else wrote: matching always ends."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import regex
 
 PATTERN_LENGTH = 1000
 PATTERN_SECONDS = 2.0
+
+
+def one_pattern(layers: str | Sequence[str]) -> str:
+    """Return one expression that matches where one of several does.
+
+    >>> one_pattern("^wte/"), one_pattern(["^wte/", "ln_f"])
+    ('^wte/', '(?:^wte/)|(?:ln_f)')
+
+    Raises:
+      ValueError: There is none.
+    """
+    if isinstance(layers, str):
+        return layers
+    if len(layers) == 0:
+        raise ValueError("layers is empty: give at least one expression")
+    return "|".join(f"(?:{expression})" for expression in layers)
 
 
 def matcher(pattern: str) -> Callable[[str], bool]:

@@ -9,13 +9,13 @@ an ordinary layer may be called ``h`` too.
 
 import difflib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn.patterns import matcher
+from jaxunlearn.patterns import matcher, one_pattern
 from jaxunlearn.randomness import pinned, random_key
 from jaxunlearn.types import Params
 
@@ -85,14 +85,18 @@ def layer_names(
 
 
 def select(
-    params: Params, pattern: str, *, stacked: tuple[str, ...] | None = None
+    params: Params,
+    layers: str | Sequence[str],
+    *,
+    stacked: tuple[str, ...] | None = None,
 ) -> Params:
-    """Return the tree of masks of the parameters whose names match ``pattern``.
+    """Return the tree of masks of the parameters whose names match ``layers``.
 
     Args:
       params: Parameters, or any tree of arrays or ``ShapeDtypeStruct`` of their shapes.
-      pattern: A regular expression, searched for anywhere in each name (anchor it with
-        ``^`` and ``$``): ``"wte"``, ``"^h/(10|11)/"``, ``"mlp/.*kernel"``, ``"."``.
+      layers: A regular expression, searched for anywhere in each name (anchor it with
+        ``^`` and ``$``): ``"wte"``, ``"^h/(10|11)/"``, ``"mlp/.*kernel"``, ``"."``; or
+        several, one of which has to match.
       stacked: Folders whose leaves are stacked over layers, such as ``model.stacked``:
         ``("blocks",)``. None takes what the tree itself tells
         (:func:`stacked_folders`): GPT-2's does, others do not.
@@ -102,7 +106,7 @@ def select(
       () for an ordinary leaf, (N, 1, ...) for one stacked over N layers.
 
     Raises:
-      ValueError: The pattern is no regular expression, takes too long, or matches
+      ValueError: ``layers`` is no regular expression, takes too long, or matches
         nothing; the message lists the nearest names.
 
     >>> params = {"wte": jnp.ones((5, 2)), "h": {"bias": jnp.ones((3, 2))}}
@@ -110,6 +114,7 @@ def select(
     >>> jax.tree.map(lambda m: m.tolist(), mask)
     {'h': {'bias': [[True], [False], [True]]}, 'wte': False}
     """
+    pattern = one_pattern(layers)
     matches = matcher(pattern)
     folders = stacked_folders(params) if stacked is None else stacked
     seen: list[str] = []

@@ -264,3 +264,14 @@ def test_a_pattern_ends_whatever_it_is(monkeypatch, pattern, message):
     with pytest.raises(ValueError, match=message):
         tree.select(params, pattern)
     assert time.monotonic() - begun < 30
+
+
+def test_several_expressions_select_what_one_of_them_does():
+    params = {"wte": np.ones((5, 2)), "ln_f": np.ones(3), "h": np.ones((2, 3))}
+    found = tree.select(params, ["^wte", "ln"])
+    assert found == {"wte": True, "ln_f": True, "h": False}
+    assert tree.select(params, ["ln"]) == tree.select(params, "ln")
+    with pytest.raises(ValueError, match="layers is empty"):
+        tree.select(params, [])
+    with pytest.raises(ValueError, match="matches no parameter"):
+        tree.select(params, ["nothing", "none"])

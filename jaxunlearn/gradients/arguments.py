@@ -6,7 +6,7 @@ remembered by. Any other function is remembered by itself.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from jaxunlearn import tree
+from jaxunlearn.patterns import one_pattern
 from jaxunlearn.types import Params, PerExampleLoss
 
 NAMES = {"outputs": "logits", "loss_of_outputs": "loss_of_logits"}
@@ -34,9 +35,10 @@ class LayerLoss:
     layers: str | None = dataclasses.field(metadata={"static": True})
 
 
-def layer_loss(loss: PerExampleLoss, layers: str | None) -> LayerLoss:
-    """Return a loss and an expression of leaves as one argument."""
-    return LayerLoss(as_argument(loss), layers)
+def layer_loss(loss: PerExampleLoss, layers: str | Sequence[str] | None) -> LayerLoss:
+    """Return a loss and an expression of leaves, or several, as one argument."""
+    pattern = None if layers is None else one_pattern(layers)
+    return LayerLoss(as_argument(loss), pattern)
 
 
 def as_argument(function: Callable) -> Callable:

@@ -137,8 +137,9 @@ def example_rows(
     Raises:
       ValueError: There are no batches.
 
-    >>> halves = [{"x": np.arange(2.0)}, {"x": np.arange(2.0), "index": [7, -1]}]
-    >>> example_rows(lambda batch: 2 * batch["x"], halves).tolist()
+    >>> x, index = np.arange(2.0), np.array([7, -1])
+    >>> batches = [{"x": x}, {"x": x, "index": index}]
+    >>> example_rows(lambda batch: 2 * batch["x"], batches).tolist()
     [0.0, 2.0, 0.0]
     """
     argument, parts = as_partial(function), []

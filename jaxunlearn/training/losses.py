@@ -8,7 +8,8 @@ import numpy as np
 from jax.tree_util import Partial
 
 from jaxunlearn import tree
-from jaxunlearn.gradients.batching import as_partial, example_rows, weighted_mean
+from jaxunlearn.gradients.arguments import as_argument
+from jaxunlearn.gradients.batching import example_rows, weighted_mean
 from jaxunlearn.types import Batch, Params, PerExampleLoss
 
 
@@ -26,7 +27,7 @@ def example_losses(
     Raises:
       ValueError: There are no batches.
     """
-    return example_rows(Partial(losses_of_batch, as_partial(loss), params), batches)
+    return example_rows(Partial(losses_of_batch, as_argument(loss), params), batches)
 
 
 def mean_loss_of(
@@ -47,7 +48,7 @@ def mean_gradient_of(
     """Return the function ``params -> gradient of the mean loss``, in float32."""
 
     def mean_gradient(params: Params) -> Params:
-        total = Partial(gradient_of_sum, as_partial(loss), params)
+        total = Partial(gradient_of_sum, as_argument(loss), params)
         return weighted_mean(total, batches, batch_size=None)
 
     return mean_gradient
