@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from jaxunlearn.data.batching import (
     batches,
+    blank_rows,
     collate,
     epoch_order,
     in_order,
@@ -230,6 +231,19 @@ def test_batches_of_nothing_are_refused(data):
         in_order(TokenizedData((), 0, 0))
     with pytest.raises(ValueError, match="batch_size must be"):
         in_order(data, batch_size=0)
+
+
+def test_blank_rows_are_padding_and_the_others_stay():
+    ids = [np.arange(1, n, dtype=np.int32) for n in (4, 6, 3, 5)]
+    data = TokenizedData(tuple(Example(i, i, 0) for i in ids), 0, 0, 9)
+    options = {"batch_size": 5, "length": 5}
+    whole = collate(data, [2, 0, 3, 1], **options)
+    found = blank_rows(whole, {0, 1, 77}, pad_id=9)
+    for name, rows in found.items():
+        assert rows.dtype == whole[name].dtype
+        # The last row of the batch is padding from the beginning.
+        np.testing.assert_array_equal(rows, whole[name][[0, 4, 2, 4, 4]])
+    assert whole["index"].tolist() == [2, 0, 3, 1, -1]
 
 
 def test_collate_misuse():
