@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxunlearn import tree
+from jaxunlearn.gradients.arguments import as_argument
 from jaxunlearn.training.recipe import (
     Recipe,
     TrainingState,
@@ -16,7 +17,6 @@ from jaxunlearn.training.recipe import (
 )
 from jaxunlearn.training.weighted import mean_shares
 from jaxunlearn.types import Batch, Params, PerExampleLoss
-from jaxunlearn.unlearning.measuring import as_argument
 
 
 def fine_tune(

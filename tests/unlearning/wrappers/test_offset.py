@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxunlearn.gradients import fisher_diagonal, per_example_gradients
 from jaxunlearn.tasks import classification_task
 from jaxunlearn.unlearning.forms import Sets
 from jaxunlearn.unlearning.wrappers.offset import OffsetTask, whp
@@ -113,5 +114,10 @@ def test_it_is_a_task_wherever_a_task_is_taken():
         losses(wrapped, PARAMS, FORGET), losses(other, PARAMS, FORGET)
     )
     assert len(compiled) == 1  # its parameters are arguments
+    rows = per_example_gradients(wrapped, PARAMS, FORGET)
+    alone = jax.jacrev(lambda p: wrapped(p, FORGET))(PARAMS)
+    np.testing.assert_allclose(rows, alone, rtol=1e-5, atol=1e-6)
+    squares = fisher_diagonal(wrapped, PARAMS, FORGET)
+    np.testing.assert_allclose(squares, (alone**2).mean(0), rtol=1e-5, atol=1e-6)
     with pytest.raises(ValueError, match="alpha=-1.0: must be at least 0"):
         whp(TASK, PARAMS, Sets([FORGET]), alpha=-1.0)
