@@ -104,7 +104,7 @@ def stacked_folders(loss: PerExampleLoss, params: Params) -> tuple[str, ...]:
 
 
 def selection(
-    loss: PerExampleLoss, params: Params, layers: str | None
+    loss: PerExampleLoss, params: Params, layers: str | Sequence[str] | None
 ) -> Params | None:
     """Return the masks of the leaves that ``layers`` selects; None if all are.
 

@@ -25,9 +25,9 @@ class LanguageTask:
     model: GPT2 = dataclasses.field(metadata={"static": True})
 
     @property
-    def stacked(self) -> tuple[str, ...] | None:
+    def stacked(self) -> tuple[str, ...]:
         """The folders of parameters that are stacked over layers, as the model says."""
-        return getattr(self.model, "stacked", None)
+        return self.model.stacked
 
     def __call__(
         self, params: Params, batch: Batch, *, key: jax.Array | None = None

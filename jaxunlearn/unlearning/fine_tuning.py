@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxunlearn import tree
-from jaxunlearn.gradients.arguments import as_argument
+from jaxunlearn.gradients.arguments import as_argument, selection
 from jaxunlearn.training.recipe import (
     Recipe,
     TrainingState,
@@ -53,7 +53,7 @@ def fine_tune(
     total = recipe.epochs * len(batches)
     state = initial_state(params, optimizer(recipe, total))
     step, argument = compiled_step(recipe, total), as_argument(loss)
-    mask, done = None if layers is None else tree.select(params, layers), 0
+    mask, done = selection(loss, params, layers), 0
     for _ in range(recipe.epochs):
         for batch in batches:
             state = step(argument, state, dict(batch), mask)

@@ -154,6 +154,44 @@ def test_a_method_of_a_task_is_a_tree_too():
     assert not jax.tree.leaves(as_argument(outputs))
 
 
+class Block(nn.Module):
+    @nn.compact
+    def __call__(self, x, _):
+        return x + nn.tanh(nn.Dense(4, name="mlp")(x)), None
+
+
+class Scanned(nn.Module):
+    """Three blocks in one, which are called neither ``h`` nor ``layers``."""
+
+    @nn.compact
+    def __call__(self, x):
+        blocks = nn.scan(
+            Block, variable_axes={"params": 0}, split_rngs={"params": True}, length=3
+        )
+        x, _ = blocks(name="blocks")(x, None)
+        return nn.Dense(3, name="h")(x)
+
+
+def test_one_block_of_a_task_is_addressed_by_its_number():
+    x = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    batch = {"inputs": x, "labels": np.int32([0, 1, 2, 1, 0])}
+    params = Scanned().init(jax.random.key(0), x)["params"]
+    task = classification_task(Scanned(), stacked=("blocks",))
+    every = gradients.fisher_diagonal(task, params, [batch])
+    one = gradients.fisher_diagonal(task, params, [batch], layers="^blocks/1/")
+    kernel = one["blocks"]["mlp"]["kernel"]
+    close(kernel[1], every["blocks"]["mlp"]["kernel"][1])
+    assert np.asarray(kernel[1]).any()
+    assert not np.asarray(kernel[::2]).any()
+    # An ordinary layer called h is one layer.
+    assert not np.asarray(one["h"]["kernel"]).any()
+    whole = gradients.fisher_diagonal(task, params, [batch], layers="^h/")
+    close(whole["h"], every["h"])
+    untold = classification_task(Scanned())
+    with pytest.raises(ValueError, match="no folder is said to be stacked"):
+        gradients.fisher_diagonal(untold, params, [batch], layers="^blocks/1/")
+
+
 def test_stacked_folders_are_told_by_whoever_knows():
     class Model:
         stacked = ("blocks",)

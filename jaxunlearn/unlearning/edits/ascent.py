@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 
 from jaxunlearn import tree
+from jaxunlearn.gradients.arguments import stacked_folders
 from jaxunlearn.types import Params, PerExampleLoss
 from jaxunlearn.unlearning.calibration import (
     Limits,
@@ -25,6 +26,7 @@ def gradient_ascent(
     *,
     gradient: Callable[[Params], Params],
     layers: str = ".",
+    stacked: tuple[str, ...] | None = None,
     forget_loss: Measure,
     retain_loss: Measure,
     target: float,
@@ -41,6 +43,7 @@ def gradient_ascent(
       gradient: Parameters -> gradient of the mean forget loss there.
       layers: What to change, as for :func:`jaxunlearn.tree.select`; all of it for the
         usual baseline.
+      stacked: Folders of stacked layers, as for the same function.
       forget_loss: Loss of the examples to forget, of parameters.
       retain_loss: Loss of examples to keep.
       target: The forget loss to reach; the last step is shortened to meet it, so that
@@ -77,7 +80,7 @@ def gradient_ascent(
         raise ValueError(f"max_steps={max_steps}: must be at least 1")
     if not math.isfinite(target):
         raise ValueError(f"target={target} is not a number")
-    mask = tree.select(params, layers)
+    mask = tree.select(params, layers, stacked=stacked)
     layer_norm = float(tree.norm(params, mask))
     before = retain_loss(params)
     # Steps add up in float32; what is measured and returned is rounded from there.
@@ -175,6 +178,7 @@ def climb(
         params,
         gradient=mean_gradient(task, sets.forget),
         layers=layers,
+        stacked=stacked_folders(task, params),
         forget_loss=losses.forget,
         retain_loss=losses.retain,
         target=target,
