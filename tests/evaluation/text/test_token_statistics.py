@@ -82,6 +82,22 @@ def test_nothing_depends_on_batch_size_padding_or_chunks(
     compiled.clear_cache()
 
 
+def test_a_second_call_compiles_nothing(small, data, monkeypatch):
+    batches = in_order(data, batch_size=4, length=40)
+    token_statistics(small.model, small.params, batches)
+    traced, statistics = [], module.logit_statistics
+    monkeypatch.setattr(
+        module, "logit_statistics", lambda *x: traced.append(x) or statistics(*x)
+    )
+    # Neither an equal model nor other parameters are another program; a shape is.
+    again = type(small.model)(small.model.config)
+    params = jax.tree.map(lambda x: -x, small.params)
+    token_statistics(again, params, batches)
+    assert not traced
+    token_statistics(again, params, in_order(data, batch_size=4, length=44))
+    assert traced
+
+
 def test_mean_losses_are_the_losses_of_training(small, data, found):
     losses = example_losses(small.model.per_example_loss, small.params, in_order(data))
     np.testing.assert_allclose(mean_losses(found), losses, rtol=16 * EPS)
