@@ -68,6 +68,15 @@ class Decoder(Protocol):
         """The heads of the cache and their width, (H, K)."""
         ...
 
+    @property
+    def has_dropout(self) -> bool:
+        """Whether a key changes anything."""
+        ...
+
+    def init(self, *, key: jax.Array) -> Params:
+        """Return fresh float32 parameters."""
+        ...
+
     def embed(self, params: Params, input_ids: jax.Array, places: Places) -> jax.Array:
         """Return what enters the first block, [B,T,D], in the computation's dtype."""
         ...

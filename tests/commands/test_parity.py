@@ -9,19 +9,18 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from jaxunlearn.commands import parity as parity_module
-from jaxunlearn.commands.parity import (
+from jaxunlearn.commands.parity import derivatives, parity, table_rows
+from jaxunlearn.models import load_pretrained
+from jaxunlearn.models.checkpoints import parity as comparing
+from jaxunlearn.models.checkpoints.families import FAMILIES, file_name
+from jaxunlearn.models.checkpoints.huggingface import parameter_shapes
+from jaxunlearn.models.checkpoints.parity import (
     TOLERANCES,
     differences,
     jax_quantities,
-    parity,
     random_batch,
     random_direction,
-    table_rows,
 )
-from jaxunlearn.models import load_pretrained
-from jaxunlearn.models.checkpoints.files import torch_name
-from jaxunlearn.models.checkpoints.huggingface import parameter_shapes
 from jaxunlearn.tree import layer_names, leaf_name, norm, stacked_prefix
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "gpt2_tiny.npz"
@@ -61,13 +60,12 @@ def ours(golden, checkpoint):
 
     def stacked(path, leaf):
         name = leaf_name(path)
-        layers = [
-            golden["direction"][torch_name(n)] for n in layer_names(name, leaf, H)
-        ]
+        names = [file_name(FAMILIES["gpt2"], n) for n in layer_names(name, leaf, H)]
+        layers = [golden["direction"][n] for n in names]
         return layers[0] if stacked_prefix(name, H) is None else np.stack(layers)
 
     direction = jax.tree_util.tree_map_with_path(stacked, params)
-    return jax_quantities(model, params, golden["batch"], direction)
+    return jax_quantities(model, params, golden["batch"], direction, derivatives)
 
 
 def test_jax_gives_torchs_recorded_numbers(golden, ours):
@@ -90,7 +88,7 @@ def test_a_small_mistake_in_any_leaf_is_found(golden, ours):
 
 @needs_torch
 def test_the_golden_file_is_what_torch_gives(golden, checkpoint):
-    from jaxunlearn.commands.torch_reference import torch_quantities
+    from jaxunlearn.models.checkpoints.torch_reference import torch_quantities
 
     found = torch_quantities(checkpoint, golden["batch"], golden["direction"])
     assert all(d.within for d in differences(found, golden["torch"]))
@@ -113,9 +111,9 @@ def test_the_command_prints_writes_and_returns(
     assert "jax" in result["versions"]
 
     # The second run need not compute again.
-    monkeypatch.setattr(parity_module, "jax_quantities", lambda *args: ours)
+    monkeypatch.setattr(comparing, "jax_quantities", lambda *args: ours)
     monkeypatch.setattr(
-        "jaxunlearn.commands.torch_reference.torch_quantities",
+        "jaxunlearn.models.checkpoints.torch_reference.torch_quantities",
         lambda *args: ours | {"gradient h.1.ln_2.bias": np.zeros(15)},
     )
     assert parity(**options) == 1
@@ -131,7 +129,7 @@ def test_without_torch_it_says_what_to_install(checkpoint, monkeypatch):
 
 @needs_torch
 def test_weights_that_torch_does_not_read_are_named(checkpoint, tmp_path, golden):
-    from jaxunlearn.commands.torch_reference import torch_quantities
+    from jaxunlearn.models.checkpoints.torch_reference import torch_quantities
 
     (tmp_path / "config.json").write_text((checkpoint / "config.json").read_text())
     (tmp_path / "flax_model.msgpack").write_bytes(b"")

@@ -21,8 +21,8 @@ def main() -> None:
     import torch
     import transformers
 
-    from jaxunlearn.commands.parity import random_batch
-    from jaxunlearn.commands.torch_reference import torch_quantities
+    from jaxunlearn.models.checkpoints.parity import random_batch
+    from jaxunlearn.models.checkpoints.torch_reference import torch_quantities
 
     torch.manual_seed(0)
     config = transformers.GPT2Config(**SHAPE, **TOKENS, layer_norm_epsilon=1e-3)

@@ -102,7 +102,7 @@ def saved(tiny, tmp_path):
 @pytest.fixture
 def tensors(tiny):
     """The tensors under torch's names without prefix, writable."""
-    return {name: np.array(array) for name, array in file_tensors(tiny[1])}
+    return {name: np.array(array) for name, array in file_tensors(*tiny)}
 
 
 @pytest.fixture(scope="session", name="assert_same_bits")

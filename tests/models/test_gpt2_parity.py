@@ -70,7 +70,7 @@ def test_logits_losses_and_gradients_are_torchs(
     our_logits = jax.jit(model.logits)(params, batch)
     np.testing.assert_allclose(our_logits, logits.detach(), rtol=0, atol=1e-4)
     np.testing.assert_allclose(found, losses.detach(), rtol=0, atol=1e-4)
-    ours = dict(file_tensors(gradient))
+    ours = dict(file_tensors(model, gradient))
     for name, parameter in reference.named_parameters():
         ours_leaf = ours.pop(name.removeprefix("transformer."))
         gap = np.linalg.norm(ours_leaf - parameter.grad.numpy())

@@ -1,4 +1,4 @@
-"""GPT-2's ``config.json``, read and written."""
+"""A model's ``config.json``, read and written."""
 
 import dataclasses
 import typing
@@ -7,28 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from jaxunlearn.files import read_json
+from jaxunlearn.models.checkpoints.families import FAMILIES, family, family_name
 from jaxunlearn.models.gpt2_config import GPT2Config
 
 OUR_FIELDS = ("attention", "remat", "dtype")
 TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
-ALIASES = {
-    "hidden_size": "n_embd",
-    "max_position_embeddings": "n_positions",
-    "num_attention_heads": "n_head",
-    "num_hidden_layers": "n_layer",
-}
-"""Other names of fields, as in transformers' ``GPT2Config.attribute_map``."""
-REQUIRED = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
-SUPPORTED_ONLY = {
-    "is_encoder_decoder": (False, "the model is a decoder"),
-    "add_cross_attention": (False, "there is no encoder to attend to"),
-    "tie_word_embeddings": (True, "the output head is the token embedding"),
-    "scale_attn_by_inverse_layer_idx": (False, "every layer scales its scores alike"),
-    "reorder_and_upcast_attn": (False, "scores are always float32"),
-    "quantization_config": (None, "quantised weights have no gradient"),
-    "pruned_heads": ({}, "every layer has n_head heads"),
-}
-"""Options of Hugging Face's GPT-2: the only value that is supported, and why."""
 
 
 def load_config(path: str | Path) -> GPT2Config:
@@ -41,7 +24,8 @@ def load_config(path: str | Path) -> GPT2Config:
     Raises:
       FileNotFoundError: No such file.
       ValueError: The file is no JSON object, lacks a size, holds a field of the wrong
-        type, or an option that this GPT-2 has not; the message names it.
+        type, a family or an option that is not supported; the message
+        names it.
     """
     path = Path(path)
     path = path / "config.json" if path.is_dir() else path
@@ -50,18 +34,20 @@ def load_config(path: str | Path) -> GPT2Config:
     options = read_json(path)
     if not isinstance(options, dict):
         raise ValueError(f"{path} must hold a JSON object, not {options!r:.40}")
-    if options.get("model_type", "gpt2") != "gpt2":
+    kind = options.get("model_type", "gpt2")
+    if not isinstance(kind, str) or kind not in FAMILIES:
         raise ValueError(
-            f"{path}: model_type={options['model_type']!r} is not supported, "
-            f"only 'gpt2'"
+            f"{path}: model_type={kind!r} is not supported, "
+            f"only {', '.join(map(repr, FAMILIES))}"
         )
-    for name, (only, reason) in SUPPORTED_ONLY.items():
+    row = FAMILIES[kind]
+    for name, (only, reason) in row.supported_only.items():
         if options.get(name, only) != only:
             raise ValueError(
                 f"{path}: {name}={options[name]!r} is not supported, only {only!r}: "
                 f"{reason}"
             )
-    for alias, name in ALIASES.items():
+    for alias, name in row.aliases.items():
         if options.get(name, options.get(alias)) != options.get(
             alias, options.get(name)
         ):
@@ -69,12 +55,16 @@ def load_config(path: str | Path) -> GPT2Config:
                 f"{path}: {name}={options[name]!r} and {alias}={options[alias]!r} are "
                 f"two names of one size: delete the wrong one"
             )
-    options = {ALIASES.get(name, name): value for name, value in options.items()}
-    absent = [name for name in REQUIRED if name not in options]
+    options = {row.aliases.get(name, name): value for name, value in options.items()}
+    absent = [name for name in row.required if name not in options]
     if absent:
         raise ValueError(f"{path} lacks {', '.join(absent)}")
-    types = typing.get_type_hints(GPT2Config)
-    values = {name: options[name] for name in hugging_face_fields() if name in options}
+    types = typing.get_type_hints(row.config)
+    values = {
+        name: options[name]
+        for name in hugging_face_fields(row.config)
+        if name in options
+    }
     ends = values.get("eos_token_id")
     if isinstance(ends, list) and ends:  # any of several tokens ends a text
         values["eos_token_id"] = ends[0]
@@ -88,7 +78,7 @@ def load_config(path: str | Path) -> GPT2Config:
                 f"{getattr(types[name], '__name__', types[name])}"
             )
     try:
-        return GPT2Config(**values)
+        return row.config(**values)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -99,7 +89,7 @@ def config_options(
     others: Mapping[str, Any],
     ids: Mapping[str, int],
 ) -> dict[str, Any]:
-    """Return the ``config.json`` that torch's GPT2LMHeadModel reads.
+    """Return the ``config.json`` that transformers reads.
 
     Args:
       config: The configuration.
@@ -108,15 +98,16 @@ def config_options(
       ids: The tokenizer's, as :func:`token_ids` gives them. Without them the config's
         are written, and null where the vocabulary has no such token.
     """
-    fields = {name: getattr(config, name) for name in hugging_face_fields()}
+    row = family(config)
+    fields = {name: getattr(config, name) for name in hugging_face_fields(row.config)}
     ours = {name: fields.pop(name) for name in TOKENS if name in fields}
     options = {
         "use_cache": True,
-        **{name: value for name, value in others.items() if name not in ALIASES},
-        "architectures": ["GPT2LMHeadModel"],
-        "model_type": "gpt2",
+        **{name: value for name, value in others.items() if name not in row.aliases},
+        "architectures": [row.architecture],
+        "model_type": family_name(config),
         **fields,
-        "n_ctx": config.n_positions,
+        **{key: getattr(config, name) for key, name in row.copies.items()},
         "tie_word_embeddings": True,
         # transformers read the first before version 5 and reads the second since.
         "torch_dtype": dtype,
@@ -157,7 +148,7 @@ def with_ids(options: Mapping[str, Any], ids: Mapping[str, Any]) -> dict[str, An
     return {**options, **{name: agreed(name) for name in ids}}
 
 
-def hugging_face_fields() -> list[str]:
-    """Return the names of the fields of ``GPT2Config`` that a ``config.json`` has."""
-    names = [field.name for field in dataclasses.fields(GPT2Config)]
+def hugging_face_fields(config: type) -> list[str]:
+    """Return the names of the fields of a class that a ``config.json`` has."""
+    names = [field.name for field in dataclasses.fields(config)]
     return [name for name in names if name not in OUR_FIELDS]

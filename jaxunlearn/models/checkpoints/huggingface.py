@@ -1,11 +1,11 @@
-"""GPT-2 checkpoints in Hugging Face's layouts: names, shapes, and loading.
+"""Checkpoints in Hugging Face's layouts: names, shapes, and loading.
 
-Our leaves ``h/attn/c_attn/kernel`` [N,D,3D] are the files' ``h.0.attn.c_attn.weight``
-[D,3D], ``h.1...``: Conv1D kernels are (in, out) as Linen's, so nothing is transposed.
+A leaf stacked over blocks, as GPT-2's ``h/attn/c_attn/kernel`` [N,D,3D], is one tensor
+a block in the files, ``h.0.attn.c_attn.weight`` [D,3D], ``h.1...``; which name is which
+says the family's row (``families.py``).
 """
 
 import math
-import re
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
@@ -18,13 +18,14 @@ from jaxunlearn.data.text.tokenizer import TOKENIZER_FILES
 from jaxunlearn.hub import check_folder, local_folder
 from jaxunlearn.memory import available_memory
 from jaxunlearn.models.checkpoints.config_file import load_config
+from jaxunlearn.models.checkpoints.families import Family, family, file_name
 from jaxunlearn.models.checkpoints.files import (
     LAYOUTS,
     Tensor,
     layout_files,
     read_checkpoint,
-    torch_name,
 )
+from jaxunlearn.models.decoder import Decoder
 from jaxunlearn.models.gpt2 import GPT2
 from jaxunlearn.tree import layer_names, leaf_name, named_leaves, stacked_prefix
 from jaxunlearn.types import Params
@@ -32,9 +33,6 @@ from jaxunlearn.types import Params
 DTYPES = ("float32", "float16", "bfloat16")
 # JAX computes in float64 only where it is told to: such weights are rounded.
 READ_AS = {**{dtype: dtype for dtype in DTYPES}, "float64": "float32"}
-# The causal mask, which old checkpoints hold; not attn.c_attn.bias.
-STACKED = ("h",)
-BUFFER = re.compile(r"h\.\d+\.attn\.(masked_)?bias")
 SMALL_FILES = ["*config.json", "LICENSE*", *TOKENIZER_FILES]
 
 LeafSharding = (
@@ -48,13 +46,14 @@ def load_pretrained(
     dtype: str | None = None,
     sharding: LeafSharding | None = None,
 ) -> tuple[GPT2, Params]:
-    """Return the model and the parameters of a GPT-2 checkpoint.
+    """Return the model and the parameters of a checkpoint.
 
     Weights are looked for in the order of transformers: ``model.safetensors``, its
     index, ``pytorch_model.bin`` (needs torch; no code in the pickle is run), its index;
-    then ``flax_model.msgpack`` and its index. Names with and without ``transformer.``
-    are read, and the tied table under the embedding's name or the head's. A folder
-    with ``checksums.json``, as ``save_pretrained`` writes one, is compared with it.
+    then ``flax_model.msgpack`` and its index. Names with and without the prefix of a
+    model with a head (``transformer.``) are read, and the tied table under the
+    embedding's name or the head's. A folder with ``checksums.json``, as
+    ``save_pretrained`` writes one, is compared with it.
 
     Args:
       path_or_hub_name: A directory with a ``config.json``, or, where no such directory
@@ -71,7 +70,7 @@ def load_pretrained(
 
     Raises:
       FileNotFoundError: Nothing is there, or a config, the weights or a shard is not.
-      ValueError: The config asks for what this GPT-2 has not; a file is corrupt, or not
+      ValueError: The config asks for what is not supported; a file is corrupt, or not
         the one that was written; names or shapes differ from the config's (they are
         listed); weights are not finite, or do not fit in memory.
       ImportError: The weights are a torch pickle and torch is not installed.
@@ -83,13 +82,15 @@ def load_pretrained(
         raise ValueError(f"dtype={dtype!r}: must be None or one of {', '.join(DTYPES)}")
     directory = local_directory(path_or_hub_name)
     check_folder(directory)
-    model = GPT2(load_config(directory))
+    config = load_config(directory)
+    row = family(config)
+    model = row.model(config)
     shapes = parameter_shapes(model)
-    tensors = gpt2_tensors(directory, read_checkpoint(directory))
-    check_tensors(directory, tensors, shapes, dtype)
+    tensors = bare_tensors(row, directory, read_checkpoint(directory))
+    check_tensors(row, directory, tensors, shapes, dtype)
 
     def read_as(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        first = torch_name(layer_names(leaf_name(path), leaf, STACKED)[0])
+        first = file_name(row, layer_names(leaf_name(path), leaf, model.stacked)[0])
         found = dtype or READ_AS[tensors[first].dtype]
         return jax.ShapeDtypeStruct(leaf.shape, jnp.dtype(found))
 
@@ -100,12 +101,13 @@ def load_pretrained(
 
     def load(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
         name = leaf_name(path)
-        names = [torch_name(n) for n in layer_names(name, leaf, STACKED)]
+        names = [file_name(row, n) for n in layer_names(name, leaf, model.stacked)]
         value = np.empty(leaf.shape, leaf.dtype)
-        slots = value[None] if stacked_prefix(name, STACKED) is None else value
+        slots = value[None] if stacked_prefix(name, model.stacked) is None else value
         for slot, n in zip(slots, names, strict=True):
             with np.errstate(over="ignore"):  # found below, as an infinity
-                slot[...] = tensors.pop(n).read()
+                array = tensors.pop(n).read()
+                slot[...] = array.T if row.transposed(name) else array
             if not np.isfinite(slot).all():
                 broken.append(n)
         return jax.device_put(
@@ -121,16 +123,19 @@ def load_pretrained(
     return model, params
 
 
-def file_tensors(params: Params) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield ``(torch's name, array)`` of every leaf, stacked leaves layer by layer."""
+def file_tensors(model: Decoder, params: Params) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield ``(name, array)`` of every leaf as files hold it, layer by layer."""
+    row = family(model.config)
     for name, leaf in named_leaves(params):
         array = np.asarray(leaf)
-        arrays = [array] if stacked_prefix(name, STACKED) is None else array
-        for n, part in zip(layer_names(name, array, STACKED), arrays, strict=True):
-            yield torch_name(n), part
+        arrays = [array] if stacked_prefix(name, model.stacked) is None else array
+        for n, part in zip(
+            layer_names(name, array, model.stacked), arrays, strict=True
+        ):
+            yield file_name(row, n), part.T if row.transposed(name) else part
 
 
-def parameter_shapes(model: GPT2) -> Params:
+def parameter_shapes(model: Decoder) -> Params:
     """Return the tree of shapes of the model's parameters; nothing is computed."""
     return jax.eval_shape(lambda: model.init(key=jax.random.key(0)))
 
@@ -154,24 +159,26 @@ def check_memory(shapes: Params, source: str | Path) -> None:
         )
 
 
-def gpt2_tensors(directory: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors without prefix, causal-mask buffers and tied output head."""
-    short = {name.removeprefix("transformer."): t for name, t in tensors.items()}
+def bare_tensors(
+    row: Family, directory: Path, tensors: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return the tensors without prefix, buffers and tied output head."""
+    short = {name.removeprefix(row.prefix): t for name, t in tensors.items()}
     if len(short) < len(tensors):
-        raise ValueError(f"{directory} holds weights with and without 'transformer.'")
-    head = short.pop("lm_head.weight", None)
-    if head and not np.array_equal(
-        head.read(), short.setdefault("wte.weight", head).read()
-    ):
+        raise ValueError(f"{directory} holds weights with and without {row.prefix!r}")
+    name, table = row.head
+    head = short.pop(name, None)
+    if head and not np.array_equal(head.read(), short.setdefault(table, head).read()):
         # transformers 5 takes such a head for untied, whatever the config says.
         raise ValueError(
-            f"{directory}: lm_head.weight differs from wte.weight; only a head tied to "
-            f"the token embedding is supported"
+            f"{directory}: {name} differs from {table}; only a head tied to the token "
+            f"embedding is supported"
         )
-    return {name: t for name, t in short.items() if not BUFFER.fullmatch(name)}
+    return {name: t for name, t in short.items() if not row.ignored.fullmatch(name)}
 
 
 def check_tensors(
+    row: Family,
     where: str | Path,
     tensors: dict[str, Tensor],
     shapes: Params,
@@ -182,8 +189,13 @@ def check_tensors(
     expected: dict[str, tuple[int, ...]] = {}
     mixed: list[str] = []
     for name, leaf in named_leaves(shapes):
-        names = [torch_name(n) for n in layer_names(name, leaf, STACKED)]
-        shape = leaf.shape if stacked_prefix(name, STACKED) is None else leaf.shape[1:]
+        names = [file_name(row, n) for n in layer_names(name, leaf, row.model.stacked)]
+        shape = (
+            leaf.shape
+            if stacked_prefix(name, row.model.stacked) is None
+            else leaf.shape[1:]
+        )
+        shape = shape[::-1] if row.transposed(name) else shape
         expected |= dict.fromkeys(names, shape)
         dtypes = {tensors[n].dtype for n in names if n in tensors}
         known = dtypes <= set(allowed)
@@ -207,9 +219,8 @@ def check_tensors(
     }
     lines = [f"{kind}: {listed(found)}" for kind, found in problems.items() if found]
     if lines:
-        raise ValueError(
-            "\n  ".join([f"{where}: the weights are not the config's GPT-2", *lines])
-        )
+        first = f"{where}: the weights are not the config's {row.model.__name__}"
+        raise ValueError("\n  ".join([first, *lines]))
 
 
 def local_directory(path_or_hub_name: str | Path) -> Path:

@@ -26,6 +26,7 @@ from jaxunlearn.models.checkpoints.config_file import (
     token_ids,
     with_ids,
 )
+from jaxunlearn.models.checkpoints.families import family
 from jaxunlearn.models.checkpoints.files import Tensor, layouts_in
 from jaxunlearn.models.checkpoints.huggingface import (
     DTYPES,
@@ -60,7 +61,7 @@ def save_pretrained(
     *,
     source: str | Path | None = None,
 ) -> None:
-    """Write a directory that torch's ``GPT2LMHeadModel.from_pretrained`` reads.
+    """Write a directory that transformers' ``from_pretrained`` reads.
 
     Holds ``config.json``, ``model.safetensors``, where given the files of
     ``tokenizer.save_pretrained``, and ``checksums.json``, which loading compares.
@@ -97,9 +98,10 @@ def save_pretrained(
     )
     tensors = {
         name: Tensor(array.shape, array.dtype.name, lambda: np.empty(0))
-        for name, array in file_tensors(params)
+        for name, array in file_tensors(model, params)
     }
-    check_tensors("params", tensors, parameter_shapes(model), None, DTYPES)
+    row = family(model.config)
+    check_tensors(row, "params", tensors, parameter_shapes(model), None, DTYPES)
     broken = non_finite_leaves(params)
     if broken:
         raise ValueError(f"params hold NaN or infinite weights: {', '.join(broken)}")
@@ -119,7 +121,7 @@ def save_pretrained(
             tokenizer.save_pretrained(str(fresh))
         write_tensors(
             fresh / WEIGHTS,
-            {f"transformer.{name}": array for name, array in file_tensors(params)},
+            {row.prefix + name: array for name, array in file_tensors(model, params)},
             metadata={"format": "pt"},
         )
         written = set(file_names(fresh))

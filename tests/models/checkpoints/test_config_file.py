@@ -8,7 +8,7 @@ from jaxunlearn.models import (
     GPT2Config,
     load_config,
 )
-from jaxunlearn.models.checkpoints.config_file import ALIASES
+from jaxunlearn.models.checkpoints.families import FAMILIES
 
 
 @pytest.fixture(scope="module")
@@ -123,9 +123,10 @@ def test_a_number_that_is_none_is_refused(options, tmp_path, name, value):
 
 def test_fields_under_transformers_other_names(options, tmp_path):
     path = tmp_path / "config.json"
-    names = {name: alias for alias, name in ALIASES.items()}
+    aliases = FAMILIES["gpt2"].aliases
+    names = {name: alias for alias, name in aliases.items()}
     aliased = {names.get(name, name): value for name, value in options.items()}
-    assert aliased.keys() & ALIASES.keys() == ALIASES.keys()
+    assert aliased.keys() & aliases.keys() == aliases.keys()
     path.write_text(json.dumps(aliased))
     assert load_config(path) == GPT2Config(**options)
     path.write_text(json.dumps(aliased | options))
@@ -142,7 +143,7 @@ def test_fields_under_transformers_other_names(options, tmp_path):
 def test_the_other_names_are_all_of_transformers():
     from transformers import GPT2Config as Theirs
 
-    assert Theirs.attribute_map == ALIASES
+    assert Theirs.attribute_map == FAMILIES["gpt2"].aliases
 
 
 def test_the_first_of_several_ends_of_text_is_taken(options, tmp_path):

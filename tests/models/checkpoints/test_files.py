@@ -136,7 +136,7 @@ def test_loading_never_holds_two_copies(tmp_path, make_params, layout, writers):
     save_pretrained(GPT2(config), params, tmp_path)
     for name in (WEIGHTS, "checksums.json"):
         (tmp_path / name).unlink()
-    writers[layout](tmp_path, dict(file_tensors(params)))
+    writers[layout](tmp_path, dict(file_tensors(GPT2(config), params)))
     size = sum(x.nbytes for x in jax.tree.leaves(params))
     load_pretrained(tmp_path)  # imports and traces once, outside the measurement
     tracemalloc.start()

@@ -71,7 +71,7 @@ def test_torch_reads_what_is_saved(tiny, tmp_path, dtype):
     )
     assert not any(report.values())
     assert theirs.dtype == getattr(torch, dtype)
-    ours = dict(file_tensors(params))
+    ours = dict(file_tensors(tiny[0], params))
     for name, parameter in theirs.named_parameters():
         array = ours.pop(name.removeprefix("transformer.")).astype(np.float32)
         np.testing.assert_array_equal(parameter.detach().float().numpy(), array)
