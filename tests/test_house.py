@@ -20,7 +20,6 @@ LONG = {
     "experiments/paper/matched.py": "one table, its rows written out",
     "experiments/tofu_gpt2.py": "one run from data to table",
     "jaxunlearn/data/text/tokenizer.py": "every form in which tokenizers lie on disk",
-    "jaxunlearn/models/gpt2.py": "the network in one file, to be read at once",
     "jaxunlearn/training/recipe.py": "the step, from batch to update",
 }
 """Files of more than ``LINES`` lines, and why one idea needs so many."""
@@ -73,18 +72,7 @@ SAME_NAME = {
 }
 """Modules that share a name with a function or class of their package."""
 
-WTE = {
-    "jaxunlearn/commands/train_notes.py",
-    "jaxunlearn/commands/unlearn.py",
-    "jaxunlearn/evaluation/attacks/embedding.py",
-    "jaxunlearn/evaluation/attacks/probes.py",
-    "jaxunlearn/evaluation/attacks/sampling.py",
-    "jaxunlearn/evaluation/internals/concepts.py",
-    "jaxunlearn/evaluation/internals/depth.py",
-    "jaxunlearn/evaluation/text/token_statistics.py",
-    "jaxunlearn/training/recorder.py",
-    "jaxunlearn/training/runs.py",
-}
+WTE: set[str] = set()
 """Files outside ``models/`` that index the embedding by its name."""
 
 

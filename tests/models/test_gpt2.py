@@ -213,6 +213,10 @@ def test_dropout_is_unbiased_and_differs_from_place_to_place():
 def test_without_rates_a_key_changes_nothing(tiny, batch, expected):
     model, params = tiny
     still = replaced(model, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+    assert model.without_dropout() == still
+    assert not still.has_dropout
+    for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop"):
+        assert replaced(still, **{name: 0.1}).has_dropout
     losses = jax.jit(still.per_example_loss)(params, batch, key=jax.random.key(0))
     np.testing.assert_allclose(losses, expected[0], rtol=20 * EPS)
 
