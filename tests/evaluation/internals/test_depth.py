@@ -100,15 +100,17 @@ def test_gaps_are_what_a_loop_over_examples_layers_and_tokens_gives(
 
     def forward(params, ids, patch=None):
         """Residual streams by flax itself, block by block, with states put in."""
+        from jaxunlearn.models.decoder import Places
         from jaxunlearn.models.gpt2 import Block
 
         x = params["wte"]["embedding"][ids] + params["wpe"]["embedding"][: len(ids)]
         mask = jnp.tril(jnp.ones((1, len(ids), len(ids)), bool))
+        places = Places(jnp.arange(len(ids))[None], mask)
         found = []
         for i in range(2):
             block = jax.tree.map(lambda a, i=i: a[i], params["h"])
             x = Block(TINY).apply(
-                {"params": block}, x.reshape(1, -1, 16), mask, None, None, i, None
+                {"params": block}, x.reshape(1, -1, 16), places, i, None
             )[0][0]
             if patch is not None and patch[0] == i:
                 x = x.at[patch[1]].set(patch[2][patch[1]])
