@@ -11,7 +11,8 @@ from jaxunlearn.data import (
     load_tokenizer,
     read_records,
 )
-from jaxunlearn.models import GPT2, load_config
+from jaxunlearn.models import load_config
+from jaxunlearn.models.checkpoints.families import family
 from jaxunlearn.models.checkpoints.huggingface import local_directory, parameter_shapes
 from jaxunlearn.models.positions import check_max_length
 from jaxunlearn.provenance import data_hash, params_hash, versions
@@ -53,7 +54,7 @@ def prepare(
     check_number("batch_size", batch_size, 1)
     check_max_length(max_length, [directory])
     if layers is not None:
-        tree.select(parameter_shapes(GPT2(config)), layers)
+        tree.select(parameter_shapes(family(config).model(config)), layers)
     tokenizer = load_tokenizer(directory)
     check_tokenizer(tokenizer, config.vocab_size)
 
