@@ -1,6 +1,6 @@
 """The parts of a model, by the names of its layers, on the way forward."""
 
-FORWARD = {"wte": 0, "wpe": 1, "ln_f": 3}
+FORWARD = {"wte": 0, "wpe": 1, "ln_f": 3, "lm_head": 4}
 """Where a part stands on the way forward; blocks and all others are 2."""
 
 

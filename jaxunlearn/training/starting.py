@@ -1,5 +1,6 @@
 """Where a training run begins: a model, parameters and a tokenizer that fit."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from jaxunlearn.data import (
 from jaxunlearn.models import GPT2, load_config
 from jaxunlearn.models.checkpoints import huggingface
 from jaxunlearn.models.checkpoints.config_file import with_tokens
+from jaxunlearn.models.checkpoints.families import family
 from jaxunlearn.randomness import random_key
 from jaxunlearn.types import Params
 
@@ -40,7 +42,8 @@ def starting_point(
         the tokenizer is not the model's.
     """
     if Path(model).is_file():
-        network = GPT2(load_config(model))
+        config = load_config(model)
+        network = family(config).model(config)
         huggingface.check_memory(huggingface.parameter_shapes(network), model)
         params = network.init(key=random_key(seed))
         if tokenizer is None:
@@ -54,7 +57,7 @@ def starting_point(
         words = load_tokenizer(tokenizer or model)
         network, params = models.load_pretrained(model)
     check_tokenizer(words, network.config.vocab_size)
-    network = GPT2(with_tokens(network.config, words))
+    network = dataclasses.replace(network, config=with_tokens(network.config, words))
     if dropout is not None:
         network = network.with_dropout(dropout)
     return network, params, words

@@ -190,11 +190,8 @@ def check_tensors(
     mixed: list[str] = []
     for name, leaf in named_leaves(shapes):
         names = [file_name(row, n) for n in layer_names(name, leaf, row.model.stacked)]
-        shape = (
-            leaf.shape
-            if stacked_prefix(name, row.model.stacked) is None
-            else leaf.shape[1:]
-        )
+        whole = stacked_prefix(name, row.model.stacked) is None
+        shape = leaf.shape if whole else leaf.shape[1:]
         shape = shape[::-1] if row.transposed(name) else shape
         expected |= dict.fromkeys(names, shape)
         dtypes = {tensors[n].dtype for n in names if n in tensors}
