@@ -1,6 +1,5 @@
 """Sums of a statistic over a data set, batch by batch, that survive a kill."""
 
-import json
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -10,9 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn.files import parse_json, read_arrays, write_arrays
+from jaxunlearn.journal import read_state, write_state
 from jaxunlearn.tree import named_leaves, scaled
 from jaxunlearn.types import Batch, Params
+
+REMEDY = "delete it, or name another state_path"
 
 
 class Saved(NamedTuple):
@@ -79,14 +80,14 @@ def accumulate(
     for count, batch in enumerate(batches, start=1):
         if total is None:
             total = zeros_of(statistic, batch)
-            if state_path is not None and Path(state_path).exists():
-                saved = read(Path(state_path), fingerprint)
+            saved = read(state_path, fingerprint or {}) if state_path else None
+            if saved is not None:
                 done, total = saved.done, restored(saved, total, state_path)
         if count <= done:
             continue
         total = add_statistic(total, statistic, batch)
         if state_path is not None and count % every == 0:
-            write(Path(state_path), total, count, fingerprint)
+            write(state_path, total, count, fingerprint or {})
         if progress is not None:
             progress(count, size)
     if total is None:
@@ -94,10 +95,10 @@ def accumulate(
     if count < done:
         raise ValueError(
             f"{state_path} holds the sum of {done} batches, batches has only {count}: "
-            "it belongs to other data; delete it, or name another state_path"
+            f"it belongs to other data; {REMEDY}"
         )
     if state_path is not None and count > done and count % every:
-        write(Path(state_path), total, count, fingerprint)
+        write(state_path, total, count, fingerprint or {})
     return total
 
 
@@ -113,30 +114,21 @@ def add_statistic(total: Params, statistic: jax.tree_util.Partial, batch: Batch)
     return jax.tree.map(jnp.add, total, scaled(1.0, statistic(batch)))
 
 
-def write(path: Path, total: Params, done: int, fingerprint: Mapping) -> None:
-    """Write the sum so far, under a temporary name and then renamed."""
+def write(path: Path | str, total: Params, done: int, fingerprint: Mapping) -> None:
+    """Write the sum so far."""
     arrays = {f"sum/{name}": np.asarray(leaf) for name, leaf in named_leaves(total)}
-    write_arrays(path, {"done": done, "fingerprint": as_json(fingerprint), **arrays})
+    write_state(path, {"done": done, **arrays}, fingerprint)
 
 
-def read(path: Path, fingerprint: Mapping) -> Saved:
-    """Return what a file holds, if it was written for the same work."""
-    arrays = read_arrays(path, remedy="delete it, or name another state_path")
+def read(path: Path | str, fingerprint: Mapping) -> Saved | None:
+    """Return what a file holds of the same work; None if there is no file."""
+    arrays = read_state(path, fingerprint, state="saved sum", remedy=REMEDY)
+    if arrays is None:
+        return None
     try:
-        theirs = parse_json(str(arrays.pop("fingerprint")))
         done = int(arrays.pop("done"))
-    except (ValueError, KeyError) as error:
-        raise ValueError(
-            f"{path} is no saved sum ({error}): delete it, or name another state_path"
-        ) from error
-    ours = json.loads(as_json(fingerprint))
-    if theirs != ours:
-        names = sorted(k for k in {**theirs, **ours} if theirs.get(k) != ours.get(k))
-        raise ValueError(
-            f"{path} was written for other work; these differ: {', '.join(names)} "
-            f"(file: {[theirs.get(k) for k in names]}, now: "
-            f"{[ours.get(k) for k in names]}); delete it, or name another state_path"
-        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no saved sum ({error}): {REMEDY}") from error
     return Saved(done, {k.removeprefix("sum/"): v for k, v in arrays.items()})
 
 
@@ -146,13 +138,7 @@ def restored(saved: Saved, like: Params, path: Path | str) -> Params:
     found = {name: leaf.shape for name, leaf in saved.leaves.items()}
     if found != expected:
         raise ValueError(
-            f"{path} holds a sum of another form: {found} is not {expected}; delete "
-            "it, or name another state_path"
+            f"{path} holds a sum of another form: {found} is not {expected}; {REMEDY}"
         )
     leaves = [jnp.asarray(saved.leaves[name]) for name in expected]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
-
-
-def as_json(fingerprint: Mapping) -> str:
-    """Return the fingerprint as JSON text."""
-    return json.dumps(dict(fingerprint), sort_keys=True)

@@ -16,11 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import tree
-from jaxunlearn.files import WRITING, finite, read_arrays, write_arrays
 from jaxunlearn.influence.work import Directions, Work
-from jaxunlearn.locks import LOCK
+from jaxunlearn.journal import Journal, open_journal
 from jaxunlearn.provenance import params_hash
-from jaxunlearn.sealed import read_sealed, write_sealed
 from jaxunlearn.types import Batch
 
 GROUP = 16
@@ -29,8 +27,6 @@ GROUP = 16
 DESCRIPTION = "run.json"
 FORMAT = 1
 
-REMEDY = "delete it, and it is computed again"
-
 
 def open_state(directory: Path, fingerprint: Mapping[str, Any]) -> None:
     """Make the directory, or check that what stands there is of the same run.
@@ -38,41 +34,7 @@ def open_state(directory: Path, fingerprint: Mapping[str, Any]) -> None:
     Raises:
       ValueError: It is of another run, damaged, or no such directory at all.
     """
-    path = directory / DESCRIPTION
-    ours = finite(json.loads(json.dumps(dict(fingerprint), default=float)))
-    if not path.is_file():
-        if directory.exists() and (not directory.is_dir() or any(held(directory))):
-            raise ValueError(
-                f"state={directory} is there and holds no scoring run ({DESCRIPTION} "
-                f"is missing): delete it, or give another directory"
-            )
-        write_sealed(path, ours)
-        return
-    theirs = read_sealed(
-        path,
-        remedy="delete that folder and score again",
-        unsealed=lambda found: True,  # as earlier versions wrote it
-    )
-    differing = sorted(
-        name
-        for name in theirs.keys() | ours.keys()
-        if theirs.get(name) != ours.get(name)
-    )
-    if differing:
-        raise ValueError(
-            f"{directory} holds finished parts of another run (its "
-            f"{', '.join(differing)} differ): delete that folder, or score into "
-            f"another place"
-        )
-
-
-def held(directory: Path) -> list[Path]:
-    """Return what stands in a folder, without locks and what killed writers left."""
-    return [
-        path
-        for path in directory.iterdir()
-        if path.name != LOCK and not path.name.startswith(WRITING)
-    ]
+    open_journal(directory, fingerprint, description=DESCRIPTION, work="scoring run")
 
 
 def fingerprint_of(work: Work, **asked: Any) -> dict[str, Any]:
@@ -133,20 +95,18 @@ def swept(
         return jax.tree.map(np.asarray, function(work.train))
     parts = []
     for start in range(0, len(work.train), GROUP):
-        path = None
-        if work.state is not None:
-            path = work.state / f"{name}-{start // GROUP:06d}.npz"
-        if path is not None and path.is_file():
-            found = read_arrays(path, remedy=REMEDY)
+        kept = f"{name}-{start // GROUP:06d}"
+        found = None if work.state is None else Journal(work.state).read(kept)
+        if found is not None:
             leaves = [found[str(i)] for i in range(len(found) - 1)]
             names = json.loads(str(found["names"]))
             part = leaves[0] if names is None else dict(zip(names, leaves, strict=True))
         else:
             part = jax.tree.map(np.asarray, function(work.train[start : start + GROUP]))
-            if path is not None:
+            if work.state is not None:
                 names = sorted(part) if isinstance(part, dict) else None
                 leaves = {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(part))}
-                write_arrays(path, {"names": json.dumps(names), **leaves})
+                Journal(work.state).write(kept, {"names": json.dumps(names), **leaves})
         parts.append(part)
         if work.progress is not None:
             done = min(start + GROUP, len(work.train))
@@ -158,9 +118,9 @@ def kept_directions(work: Work, invert: Callable[[], Directions]) -> Directions:
     """Return the directions that ``invert`` gives, or gave before a kill."""
     if work.state is None:
         return invert()
-    path = work.state / "directions.npz"
-    if path.is_file():
-        arrays = read_arrays(path, remedy=REMEDY)
+    journal = Journal(work.state)
+    arrays = journal.read("directions")
+    if arrays is not None:
         told = json.loads(str(arrays.pop("told")))
         return Directions(
             {name: jnp.asarray(value) for name, value in arrays.items()},
@@ -175,5 +135,5 @@ def kept_directions(work: Work, invert: Callable[[], Directions]) -> Directions:
         "notes": list(found.notes),
     }
     leaves = {name: np.asarray(x) for name, x in tree.named_leaves(found.vectors)}
-    write_arrays(path, {"told": json.dumps(told), **leaves})
+    journal.write("directions", {"told": json.dumps(told), **leaves})
     return found

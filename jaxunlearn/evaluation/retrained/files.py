@@ -14,7 +14,7 @@ from typing import Any
 
 from jaxunlearn.data import TokenizedData
 from jaxunlearn.folders import sweep
-from jaxunlearn.locks import LOCK
+from jaxunlearn.journal import fingerprint, foreign
 from jaxunlearn.models.gpt2 import GPT2
 from jaxunlearn.provenance import versions
 from jaxunlearn.sealed import read_sealed, typed, write_sealed
@@ -80,7 +80,7 @@ def claim(directory: Path, described: dict, starts: Mapping[str, str]) -> None:
     Raises:
       ValueError: It holds other models, or its description is missing or damaged.
     """
-    described = json.loads(json.dumps(described))  # tuples become lists, as on disk
+    described = fingerprint(described)
     path = directory / DESCRIPTION
     known: dict[str, str] = {}
     if path.exists():
@@ -101,7 +101,7 @@ def claim(directory: Path, described: dict, starts: Mapping[str, str]) -> None:
                 f"directory={str(directory)!r} holds models of another retraining (its "
                 f"{', '.join(other)} differ): name another, or delete that folder"
             )
-    elif directory.exists() and any(x.name != LOCK for x in directory.iterdir()):
+    elif foreign(directory):
         raise ValueError(
             f"directory={str(directory)!r} is not empty and holds no {DESCRIPTION} "
             f"that says which models these are: name another directory"

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import provenance
-from jaxunlearn.files import WRITING
 from jaxunlearn.folders import sweep
 from jaxunlearn.gradients.projections.projection import (
     Block,
@@ -45,7 +44,7 @@ from jaxunlearn.influence.index.examples import (
     refuse_repeated,
 )
 from jaxunlearn.influence.index.reading import stored_ids
-from jaxunlearn.locks import LOCK
+from jaxunlearn.journal import foreign
 from jaxunlearn.types import Batch
 
 # Compiled once for all builds of a layout.
@@ -194,14 +193,9 @@ def with_rows(index: Index, values: Mapping[str, np.ndarray]) -> Index:
 def begun(wanted: Index, matrices: Matrices | None) -> Index:
     """Make an empty index; it is one once ``index.json`` stands."""
     wanted.directory.mkdir(parents=True, exist_ok=True)
-    foreign = sorted(
-        file.name
-        for file in wanted.directory.iterdir()
-        if file.name != LOCK and not file.name.startswith(WRITING)
-    )
-    if foreign:
+    if names := foreign(wanted.directory):
         raise ValueError(
-            f"{wanted.directory} holds other files ({', '.join(foreign[:3])}) and no "
+            f"{wanted.directory} holds other files ({', '.join(names[:3])}) and no "
             f"index: choose a directory of its own for the index"
         )
     wanted = dataclasses.replace(wanted, hashes=dict.fromkeys(wanted.arrays, ()))

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn.files import read_arrays, write_arrays
+from jaxunlearn.files import read_arrays
+from jaxunlearn.journal import read_state, write_state
 
 WeightedRun = Callable[[jax.Array, jax.Array], jax.Array]
 """``train(weights float32[N], seed int32[]) -> outcomes float32[Q]``, pure."""
@@ -130,18 +131,23 @@ def run_digest(train: WeightedRun, weights: np.ndarray, seeds: Sequence[int]) ->
 
 def finished_outcomes(path: Path, digest: str) -> list[np.ndarray]:
     """Return the outcomes in the file, of the first so many models; [] without file."""
-    if not path.exists():
-        return []
-    remedy = "name another file, or remove it"
-    stored = read_arrays(path, remedy=remedy)
-    if stored.keys() != {"digest", "outcomes"} or str(stored["digest"]) != digest:
-        raise ValueError(
-            f"path={str(path)!r} holds outcomes of another program, data, weights "
-            f"or seeds: {remedy}"
+    remedy = "it holds another program, data, weights or seeds: name another, or delete"
+    found = earlier_outcomes(path, digest)
+    if found is None:
+        found = read_state(
+            path, {"digest": digest}, state="file of outcomes", remedy=remedy
         )
-    return list(stored["outcomes"])
+    return [] if found is None else list(found["outcomes"])
+
+
+def earlier_outcomes(path: Path, digest: str) -> dict[str, np.ndarray] | None:
+    """Return what an earlier version wrote, which kept the digest by itself."""
+    if not path.exists():
+        return None
+    found = read_arrays(path, remedy="name another file, or delete it")
+    return found if "digest" in found and str(found["digest"]) == digest else None
 
 
 def write_outcomes(path: Path, digest: str, outcomes: np.ndarray) -> None:
     """Replace the file: ``digest``, and ``outcomes`` [models done, Q]."""
-    write_arrays(path, {"digest": digest, "outcomes": outcomes})
+    write_state(path, {"outcomes": outcomes}, {"digest": digest})
