@@ -1,6 +1,7 @@
 # make demo    the whole story on a small model, on the CPU
 # make test    the test suite
 # make lint    style, types and the floors of the house
+# make docs    the documentation site, in build/docs; a warning is an error
 #
 # Another interpreter: make PYTHON=python3.12 test. Another environment: make VENV=/path test.
 # More arguments for pytest: make test ARGS="-m slow".
@@ -13,7 +14,7 @@ PARALLEL ?= --numprocesses 2 --dist loadfile
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/jaxunlearn demo $(ARGS)
@@ -26,6 +27,9 @@ lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff format --check
 	@$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 	@$(BIN)/lint-imports --no-logo
+
+docs: $(VENV)/.installed-docs
+	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/docs
 
 clean:
 	@rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache

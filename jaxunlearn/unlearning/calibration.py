@@ -22,7 +22,7 @@ class Limits(NamedTuple):
 
     Attributes:
       max_retain_increase: Rise of the retain loss as a share of it; None: any.
-      max_relative_step: |step| / |parameters of the layers|; None: any.
+      max_relative_step: ``|step| / |parameters of the layers|``; None: any.
       tolerance: How far above the target, relative, is near enough.
       max_trials: Most scales tried.
       max_retain_nats: Rise of the retain loss in nats a token; None: any.

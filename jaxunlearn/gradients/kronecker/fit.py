@@ -48,8 +48,8 @@ class KroneckerFactors:
     F is the Fisher matrix of the weighted mean over the examples.
 
     Attributes:
-      bases: Matrix name -> (Q_L [*stack,L,L], Q_R [*stack,R,R]); None is the identity.
-      eigenvalues: Matrix name -> Lambda, float32[*stack,L,R].
+      bases: Matrix name -> ``(Q_L [*stack,L,L], Q_R [*stack,R,R])``; None: identity.
+      eigenvalues: Matrix name -> Lambda, ``float32[*stack,L,R]``.
       weight: The examples' weights summed.
       matrices: Which leaves each matrix is made of.
       method: ``"kfac"`` or ``"ekfac"``.
