@@ -105,7 +105,7 @@ def test_a_method_is_added(run_page, monkeypatch):
     assert loss == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("shown", commands(), ids=lambda shown: " ".join(shown[1:3]))
+@pytest.mark.parametrize("shown", [*commands()], ids=lambda shown: " ".join(shown[1:3]))
 def test_the_pages_commands_name_options_that_exist(shown, capsys):
     from jaxunlearn.cli import main
 
