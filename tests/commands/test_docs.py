@@ -65,11 +65,14 @@ def run_page(folder, monkeypatch):
     return run
 
 
+# The fast suite runs what README shows, which is nearly these two.
+@pytest.mark.slow
 def test_a_model_is_unlearned(run_page, capsys):
     names = run_page("unlearn")
     assert str(names["outcome"].status) in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_influence_is_scored(run_page, capsys):
     names = run_page("influence")
     assert names["found"].scores.shape == (2, 64)
