@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 
 def epoch_order(seed: int, epoch: int, n: int) -> np.ndarray:
-    """Returns the order of the examples in one epoch, a permutation of 0..n-1.
+    """Return the order of the examples in one epoch, a permutation of 0..n-1.
 
     The examples are sorted by a 64-bit hash of seed, epoch and index, which no random
     number generator of any library takes part in: the order never changes.
 
     Args:
-        seed: 0 to 2**64 - 1.
-        epoch: Counted from 0.
-        n: The number of examples.
+      seed: 0 to 2**64 - 1.
+      epoch: Counted from 0.
+      n: The number of examples.
 
     Returns:
-        int64[n].
+      int64[n].
 
     Reference: the hash is the output function of Steele et al. 2014, "Fast splittable
     pseudorandom number generators" (SplitMix64).
@@ -54,19 +54,19 @@ def epoch_order(seed: int, epoch: int, n: int) -> np.ndarray:
 
 
 def step_indices(seed: int, step: int, *, n: int, batch_size: int) -> np.ndarray:
-    """Returns which examples the batch of a training step holds.
+    """Return which examples the batch of a training step holds.
 
     An epoch has ceil(n / batch_size) steps, and its last batch may be short, so each
     example is seen once an epoch. Costs one sort of n hashes.
 
     Args:
-        seed: The seed of the order.
-        step: The step since the beginning of training, counted from 0.
-        n: The number of examples.
-        batch_size: The number of examples of a full batch.
+      seed: The seed of the order.
+      step: The step since the beginning of training, counted from 0.
+      n: The number of examples.
+      batch_size: The number of examples of a full batch.
 
     Returns:
-        int64[b], 1 <= b <= batch_size.
+      int64[b], 1 <= b <= batch_size.
     """
     check_integer("step", step, 0)
     check_integer("n", n, 1)
@@ -83,22 +83,22 @@ def collate(
     batch_size: int,
     length: int,
 ) -> dict[str, np.ndarray]:
-    """Builds one batch of fixed shape; rows and columns that are left over are padding.
+    """Build one batch of fixed shape; rows and columns that are left over are padding.
 
     Args:
-        data: The tokenised examples.
-        indices: At most `batch_size` positions in `data.examples`, one for each row.
-        batch_size: B.
-        length: T, at least that of the longest of these examples.
+      data: The tokenised examples.
+      indices: At most ``batch_size`` positions in ``data.examples``, one for each row.
+      batch_size: B.
+      length: T, at least that of the longest of these examples.
 
     Returns:
-        `input_ids`, `labels` (-100 = no loss), `attention_mask` (0 = padding), all
-        int32[B,T], `index` int32[B] (position in `data.examples`; -1 = padding row)
-        and `weight` float32[B] (0 = padding row).
+      ``input_ids``, ``labels`` (-100 = no loss), ``attention_mask`` (0 = padding), all
+      int32[B,T], ``index`` int32[B] (position in ``data.examples``; -1 = padding row)
+      and ``weight`` float32[B] (0 = padding row).
 
     Raises:
-        ValueError: There are too many indices, one is out of range, or an example is
-            longer than `length`.
+      ValueError: There are too many indices, one is out of range, or an example is
+        longer than ``length``.
     """
     n = len(data.examples)
     if len(indices) > batch_size:
@@ -128,14 +128,14 @@ def collate(
 def blank_rows(
     batch: dict[str, np.ndarray], indices: Collection[int], *, pad_id: int
 ) -> dict[str, np.ndarray]:
-    """Returns a batch in which the rows of some examples are padding.
+    """Return a batch in which the rows of some examples are padding.
 
     Nothing of these examples is left in it, and every other row stays in its place.
 
     Args:
-        batch: A batch as `collate` makes it.
-        indices: Positions in the data set; those that are not in the batch do nothing.
-        pad_id: The id of padding.
+      batch: A batch as ``collate`` makes it.
+      indices: Positions in the data set; those that are not in the batch do nothing.
+      pad_id: The id of padding.
     """
     blank = {"input_ids": pad_id, "labels": IGNORED_LABEL, "index": -1}
     gone = np.isin(batch["index"], np.asarray(list(indices), np.int64))
@@ -152,10 +152,10 @@ class Batches:
     """The batches of one epoch; iterating again gives the same ones again.
 
     Attributes:
-        data: The tokenised examples that `index` points into.
-        order: int64[n], the examples in the order in which the batches hold them.
-        batch_size: B.
-        length: T.
+      data: The tokenised examples that ``index`` points into.
+      order: int64[n], the examples in the order in which the batches hold them.
+      batch_size: B.
+      length: T.
     """
 
     data: TokenizedData
@@ -165,20 +165,20 @@ class Batches:
 
     @property
     def truncated(self) -> int:
-        """How many examples were cut at `max_length`."""
+        """Return how many examples were cut at ``max_length``."""
         return self.data.truncated
 
     @property
     def tokens_cut(self) -> int:
-        """How many tokens they lost in all."""
+        """Return how many tokens they lost in all."""
         return self.data.tokens_cut
 
     def __len__(self) -> int:
-        """Returns the number of batches."""
+        """Return the number of batches."""
         return -(-len(self.order) // self.batch_size)
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-        """Yields the batches as `collate` makes them."""
+        """Yield the batches as ``collate`` makes them."""
         for begin in range(0, len(self.order), self.batch_size):
             yield collate(
                 self.data,
@@ -195,17 +195,17 @@ def in_order(
     length: int | None = None,
     multiple_of: int = 1,
 ) -> Batches:
-    """Returns the batches of the examples as they stand, each example once.
+    """Return the batches of the examples as they stand, each example once.
 
     Args:
-        data: Tokenised examples.
-        batch_size: B; the last batch is filled up with padding rows.
-        length: T; None is the longest example. Give several data sets the same, and
-            they share a compiled program.
-        multiple_of: Rounds T up to a multiple of this.
+      data: Tokenised examples.
+      batch_size: B; the last batch is filled up with padding rows.
+      length: T; None is the longest example. Give several data sets the same, and
+        they share a compiled program.
+      multiple_of: Rounds T up to a multiple of this.
 
     Raises:
-        ValueError: There is no example, or a number is out of range.
+      ValueError: There is no example, or a number is out of range.
     """
     check_integer("batch_size", batch_size, 1)
     check_integer("multiple_of", multiple_of, 1)
@@ -228,23 +228,23 @@ def batches(
     overflow: str = "truncate",
     multiple_of: int = 1,
 ) -> Batches:
-    """Tokenises records and batches them: each example once, all batches of one shape.
+    """Tokenize records and batches them: each example once, all batches of one shape.
 
     Args:
-        records: Records, or what `tokenize` made of them, so as not to do it again.
-        tokenizer: A Hugging Face tokenizer.
-        batch_size: B; the last batch is filled up with padding rows.
-        max_length: The most tokens of an example, at most the model's positions.
-        seed: The seed of `epoch_order`; None keeps the order of the records.
-        epoch: The epoch, counted from 0; without a seed it changes nothing.
-        overflow: What becomes of longer examples, see `tokenize`.
-        multiple_of: Rounds T up to a multiple of this, but not beyond `max_length`.
+      records: Records, or what ``tokenize`` made of them, so as not to do it again.
+      tokenizer: A Hugging Face tokenizer.
+      batch_size: B; the last batch is filled up with padding rows.
+      max_length: The most tokens of an example, at most the model's positions.
+      seed: The seed of ``epoch_order``; None keeps the order of the records.
+      epoch: The epoch, counted from 0; without a seed it changes nothing.
+      overflow: What becomes of longer examples, see ``tokenize``.
+      multiple_of: Rounds T up to a multiple of this, but not beyond ``max_length``.
 
     Returns:
-        An iterable of batches, see `collate`, with T the length of the longest example.
+      An iterable of batches, see ``collate``, with T the length of the longest example.
 
     Raises:
-        ValueError: `records` is empty, or see `tokenize`.
+      ValueError: ``records`` is empty, or see ``tokenize``.
     """
     check_integer("batch_size", batch_size, 1)
     check_integer("multiple_of", multiple_of, 1)
@@ -269,7 +269,7 @@ def batches(
 
 
 def _hash(key: np.ndarray, value: int | np.ndarray) -> np.ndarray:
-    """Hashes uint64 values under a key with the finaliser of SplitMix64."""
+    """Hash uint64 values under a key with the finaliser of SplitMix64."""
     golden_ratio = np.uint64(0x9E3779B97F4A7C15)
     # Arrays, not scalars: those wrap around in silence, as is meant here.
     counter = np.atleast_1d(np.asarray(value, np.uint64)) + np.uint64(1)

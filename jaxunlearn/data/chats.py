@@ -37,15 +37,15 @@ class Turn(NamedTuple):
 
 
 def turns(field: str, messages: Any) -> list[Turn]:
-    """Reads a list of messages; what one role says in a row is one turn.
+    """Read a list of messages; what one role says in a row is one turn.
 
     Args:
-        field: The field's name, for messages of errors.
-        messages: `{"role": ..., "content": ...}` or `{"from": ..., "value": ...}`, with
-            text or a list of `{"type": "text", "text": ...}` as content.
+      field: The field's name, for messages of errors.
+      messages: ``{"role": ..., "content": ...}`` or ``{"from": ..., "value": ...}``,
+        with text or a list of ``{"type": "text", "text": ...}`` as content.
 
     Raises:
-        ValueError: A message is none of these, has another role or is blank.
+      ValueError: A message is none of these, has another role or is blank.
     """
     if not isinstance(messages, list | tuple):
         raise ValueError(f"field {field!r} must be a list of messages")
@@ -68,7 +68,7 @@ def turns(field: str, messages: Any) -> list[Turn]:
 
 
 def unread(field: str, messages: Sequence[dict]) -> list[str]:
-    """Returns the fields of sound messages that hold text nobody reads."""
+    """Return the fields of sound messages that hold text nobody reads."""
     found = dict.fromkeys(
         f"{field}.{name}"
         for message in messages
@@ -79,10 +79,10 @@ def unread(field: str, messages: Sequence[dict]) -> list[str]:
 
 
 def answered(field: str, chat: Sequence[Turn]) -> list[Turn]:
-    """Returns a chat up to its last answer.
+    """Return a chat up to its last answer.
 
     Raises:
-        ValueError: There is no answer.
+      ValueError: There is no answer.
     """
     last = max((i for i, t in enumerate(chat) if t.role == ASSISTANT), default=-1)
     if last < 0:
@@ -91,7 +91,7 @@ def answered(field: str, chat: Sequence[Turn]) -> list[Turn]:
 
 
 def prompt_and_answer(chat: Sequence[Turn]) -> tuple[str, str]:
-    r"""Writes a chat that ends with an answer; the prompt is all before that answer.
+    r"""Write a chat that ends with an answer; the prompt is all before that answer.
 
     >>> prompt_and_answer([Turn("user", "Who?"), Turn("assistant", "Ada.")])
     ('Question: Who?\nAnswer:', ' Ada.')

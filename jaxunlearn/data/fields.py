@@ -5,15 +5,15 @@ from typing import Any
 
 
 def text(record: Mapping[str, Any], field: str, *, blank: bool = False) -> str:
-    """Returns a field's text, which is not blank unless it may be."""
+    """Return a field's text, which is not blank unless it may be."""
     return checked(field, record[field], blank)
 
 
 def checked(field: str, value: Any, blank: bool = False) -> str:
-    """Returns a value that is text.
+    """Return a value that is text.
 
     Raises:
-        ValueError: It is none, or blank though it may not be; names the field.
+      ValueError: It is none, or blank though it may not be; names the field.
     """
     if not isinstance(value, str):
         raise ValueError(f"field {field!r} must be a string, got {shown(value)}")
@@ -27,7 +27,7 @@ def checked(field: str, value: Any, blank: bool = False) -> str:
 
 
 def texts(field: str, values: Any) -> list[str]:
-    """Returns values that are a list of texts, or says in which field they are not."""
+    """Return values that are a list of texts, or says in which field they are not."""
     if not isinstance(values, list | tuple):
         raise ValueError(
             f"field {field!r} must be a list of strings, got {shown(values)}"
@@ -36,7 +36,7 @@ def texts(field: str, values: Any) -> list[str]:
 
 
 def holds_text(value: Any) -> bool:
-    """Says whether a value is or holds a string with a letter."""
+    """Say whether a value is or holds a string with a letter."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list | tuple):
@@ -45,7 +45,7 @@ def holds_text(value: Any) -> bool:
 
 
 def flat(value: Any) -> str:
-    """Returns the text of a value, of messages what they say."""
+    """Return the text of a value, of messages what they say."""
     if isinstance(value, dict):
         value = value.get("content", value.get("value", value.get("text", "")))
         return flat(value)
@@ -55,11 +55,11 @@ def flat(value: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """Returns a value as a message shows it."""
+    """Return a value as a message shows it."""
     return f"{type(value).__name__} {value!r:.60}"
 
 
 def listed(names: Iterable[object]) -> str:
-    """Returns names as a message shows them, the first dozen."""
+    """Return names as a message shows them, the first dozen."""
     first = [f"{name!s:.60}" for name in names]
     return ", ".join(first[:12] + ["..."] * (len(first) > 12)) or "none"

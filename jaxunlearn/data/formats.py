@@ -1,4 +1,4 @@
-"""Reads the files of TOFU, MUSE, WMDP, RWKU, LUME, KnowUnDo, chats, everyone's own."""
+"""The files of TOFU, MUSE, WMDP, RWKU, LUME, KnowUnDo, chats, everyone's own."""
 
 import gzip
 import json
@@ -50,36 +50,36 @@ class UnreadFieldsWarning(UserWarning):
 
 
 def read_records(path: str | os.PathLike[str]) -> list[Record]:
-    """Reads the records of one data file, or of one data set of the Hugging Face Hub.
+    """Read the records of one data file, or of one data set of the Hugging Face Hub.
 
     The content decides, not the name: one JSON array, JSON Lines or one JSON object
-    after another (records or bare strings), parquet or Arrow, any of them in gzip, or
-    a folder of `datasets.save_to_disk`. A table of comma-, semicolon- or tab-separated
-    values is known by its name, `.csv` or `.tsv`, or by a first line that names the
+    after another (records or bare strings), parquet or Arrow, any of them in gzip, or a
+    folder of ``datasets.save_to_disk``. A table of comma-, semicolon- or tab-separated
+    values is known by its name, ``.csv`` or ``.tsv``, or by a first line that names the
     fields of a form. What is none of these is plain text, whose documents are parted by
-    blank lines, if it is named `.txt`, `.text`, `.md` or without an extension. Files
-    that hold one text a line are for `read_lines`.
+    blank lines, if it is named ``.txt``, ``.text``, ``.md`` or without an extension.
+    Files that hold one text a line are for ``read_lines``.
 
     Args:
-        path: A file or such a folder; or, where no such file exists, `owner/name`,
-            `owner/name:config` or `owner/name:config:split` on the Hub, such as
-            `locuslab/TOFU:forget01`.
+      path: A file or such a folder; or, where no such file exists, ``owner/name``,
+        ``owner/name:config`` or ``owner/name:config:split`` on the Hub, such as
+        ``locuslab/TOFU:forget01``.
 
     Returns:
-        The records in file order, each with the file's own field names, and at least
-        the fields of one of `FORMS`, the same for the whole file. A bare string or a
-        document becomes `{"text": string}`.
+      The records in file order, each with the file's own field names, and at least
+      the fields of one of ``FORMS``, the same for the whole file. A bare string or a
+      document becomes ``{"text": string}``.
 
     Raises:
-        FileNotFoundError: There is no such file, and no such data set in reach.
-        ValueError: The path is another directory or the file is empty, not UTF-8, cut
-            short, of unknown form or of mixed forms, repeats a key, holds NaN, or a
-            record lacks an accepted set of fields, or a field has the wrong type or is
-            blank. The message names the file and the line or the record, counted
-            from 1.
+      FileNotFoundError: There is no such file, and no such data set in reach.
+      ValueError: The path is another directory or the file is empty, not UTF-8, cut
+        short, of unknown form or of mixed forms, repeats a key, holds NaN, or a
+        record lacks an accepted set of fields, or a field has the wrong type or is
+        blank. The message names the file and the line or the record, counted
+        from 1.
 
     Warns:
-        UnreadFieldsWarning: Some fields hold text that is not read; once for all.
+      UnreadFieldsWarning: Some fields hold text that is not read; once for all.
     """
     name = os.fspath(path)
     values = _hub_values(name) if _is_hub_data(name) else _file_values(name)
@@ -112,17 +112,17 @@ def read_records(path: str | os.PathLike[str]) -> list[Record]:
 
 
 def read_lines(path: str | os.PathLike[str]) -> list[str]:
-    """Reads a file that holds one text a line, such as TOFU's refusals `idontknow`.
+    """Read a file that holds one text a line, such as TOFU's refusals ``idontknow``.
 
     Args:
-        path: A UTF-8 text file of any name.
+      path: A UTF-8 text file of any name.
 
     Returns:
-        The lines that are not blank, in file order, without surrounding white space.
+      The lines that are not blank, in file order, without surrounding white space.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The path is a directory, or the file is empty, not UTF-8, or JSON.
+      FileNotFoundError: There is no such file.
+      ValueError: The path is a directory, or the file is empty, not UTF-8, or JSON.
     """
     name = os.fspath(path)
     text = _decode(name, _read_bytes(name))
@@ -191,7 +191,7 @@ def _text_values(name: str, text: str) -> list[Any]:
 
 
 def _json_values(name: str, text: str) -> Iterator[Any]:
-    """Yields the elements of one array, or one value after another."""
+    """Yield the elements of one array, or one value after another."""
     surrogates = _SURROGATE.search(text)  # JSON can spell what UTF-8 cannot
     begin = _skipped(text, 0)
     array = text[begin : begin + 1] == "["
@@ -228,7 +228,7 @@ def _json_values(name: str, text: str) -> Iterator[Any]:
 
 
 def _not_json(name: str, text: str, reason: object, position: int) -> ValueError:
-    """Returns the error for what begins at a position, or is wrong further on."""
+    """Return the error for what begins at a position, or is wrong further on."""
     line = text.count("\n", 0, getattr(reason, "pos", position)) + 1
     return ValueError(
         f"{name}, line {line}: not JSON, or cut short "
@@ -237,7 +237,7 @@ def _not_json(name: str, text: str, reason: object, position: int) -> ValueError
 
 
 def _skipped(text: str, position: int) -> int:
-    """Returns the position of the next character that is no white space."""
+    """Return the position of the next character that is no white space."""
     found = _NOT_SPACE.search(text, position)
     return found.start() if found else len(text)
 

@@ -18,10 +18,10 @@ class Form(NamedTuple):
     """A kind of record.
 
     Attributes:
-        fields: What a record of this form has.
-        split: From a record to its prompt and its completion.
-        optional: What is read too where it is present, and may be blank.
-        unread: Of `fields`, those that only tell the form.
+      fields: What a record of this form has.
+      split: From a record to its prompt and its completion.
+      optional: What is read too where it is present, and may be blank.
+      unread: Of ``fields``, those that only tell the form.
     """
 
     fields: tuple[str, ...]
@@ -31,16 +31,16 @@ class Form(NamedTuple):
 
     @property
     def read(self) -> tuple[str, ...]:
-        """The fields that a model gets to read."""
+        """Return the fields that a model gets to read."""
         return tuple(f for f in (*self.fields, *self.optional) if f not in self.unread)
 
 
 def prompt_and_completion(record: Record) -> Parts:
-    r"""Splits a record into the prompt, which bears no loss, and the completion.
+    r"""Split a record into the prompt, which bears no loss, and the completion.
 
     Question and answer (also query and answer, KnowUnDo's text and labels) become
-    `Question: {q}\nAnswer:` and ` {a}`. Multiple choice lists `A. {choice}` lines
-    before `Answer:`, and the completion is the letter of the right one, as WMDP's
+    ``Question: {q}\nAnswer:`` and `` {a}``. Multiple choice lists ``A. {choice}`` lines
+    before ``Answer:``, and the completion is the letter of the right one, as WMDP's
     harness scores it. Prompts, inputs and instructions (with their input on a line of
     its own) stay as they are, joined with what follows by one space where neither
     brings white space. Chats are written as questions and answers, and the completion
@@ -48,13 +48,13 @@ def prompt_and_completion(record: Record) -> Parts:
     completion.
 
     Args:
-        record: A record with the fields of one of `FORMS`.
+      record: A record with the fields of one of ``FORMS``.
 
     Returns:
-        The two strings, whose concatenation is what the model reads.
+      The two strings, whose concatenation is what the model reads.
 
     Raises:
-        ValueError: A field is missing, has the wrong type or is blank.
+      ValueError: A field is missing, has the wrong type or is blank.
 
     >>> prompt_and_completion({"question": "Who?", "answer": "Ada."})
     ('Question: Who?\nAnswer:', ' Ada.')
@@ -63,15 +63,15 @@ def prompt_and_completion(record: Record) -> Parts:
 
 
 def record_text(record: Record) -> str:
-    """Returns all that the model reads of a record: its prompt and its completion."""
+    """Return all that the model reads of a record: its prompt and its completion."""
     return "".join(prompt_and_completion(record))
 
 
 def said(record: Record) -> str:
-    """Returns what a record says: the values that are read, joined by spaces.
+    """Return what a record says: the values that are read, joined by spaces.
 
     Raises:
-        ValueError: See `check_record`.
+      ValueError: See ``check_record``.
     """
     form = check_record(record)
     record = _best_first(record, form)
@@ -80,17 +80,17 @@ def said(record: Record) -> str:
 
 
 def check_record(record: Any) -> Form:
-    """Returns which of `FORMS` a record has, the first that it fits.
+    """Return which of ``FORMS`` a record has, the first that it fits.
 
     Raises:
-        ValueError: The record has none of them, or a field that is read, or that TOFU's
-            perturbed sets name, has the wrong type or is blank.
+      ValueError: The record has none of them, or a field that is read, or that TOFU's
+        perturbed sets name, has the wrong type or is blank.
     """
     return _read(record)[0]
 
 
 def unread_fields(record: Record, form: Form) -> list[str]:
-    """Returns the names of the fields of a sound record that hold text nobody reads.
+    """Return the names of the fields of a sound record that hold text nobody reads.
 
     Labels, such as TOFU's and RWKU's, and identifiers are not text.
     """
@@ -110,12 +110,12 @@ def unread_fields(record: Record, form: Form) -> list[str]:
 
 @functools.cache
 def _known(form: Form) -> frozenset[str]:
-    """The fields that are read, by somebody, or are no text."""
+    """Return the fields that are read, by somebody, or are no text."""
     return frozenset((*form.read, *_PARAPHRASES, "perturbed_answer", *LABELS))
 
 
 def accepted() -> str:
-    """Returns the fields of all forms, as a message shows them."""
+    """Return the fields of all forms, as a message shows them."""
     return " | ".join(
         ", ".join([*form.fields, *(f"[{field}]" for field in form.optional)])
         for form in FORMS
@@ -205,7 +205,7 @@ def _ranked(record: Record, form: Form) -> Parts:
 
 
 def _best_first(record: Record, form: Form) -> Record:
-    """Returns the record with the first of its ranked responses, if it has such."""
+    """Return the record with the first of its ranked responses, if it has such."""
     ranked = record["response"] if "response" in form.fields else None
     if not (isinstance(ranked, list | tuple) and ranked and isinstance(ranked[0], str)):
         return record
@@ -268,7 +268,7 @@ def _joined(prompt: str, completion: str) -> Parts:
 
 
 def _choices(record: Record, form: Form) -> tuple[list[str], int]:
-    """Returns the choices of a record and the index of the right one."""
+    """Return the choices of a record and the index of the right one."""
     answer = record["answer"]
     if "choices" in form.fields:
         choices = texts("choices", record["choices"])

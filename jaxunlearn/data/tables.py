@@ -1,4 +1,4 @@
-"""Tables to records: parquet, Arrow, the folders of `datasets`, and csv."""
+"""Tables to records: parquet, Arrow, the folders of ``datasets``, and csv."""
 
 import csv
 import io
@@ -15,15 +15,15 @@ ARROW_STARTS = (b"ARROW1", b"\xff\xff\xff\xff")  # of Arrow's file and stream fo
 
 
 def is_table(content: bytes) -> bool:
-    """Says whether bytes begin as parquet or Arrow."""
+    """Say whether bytes begin as parquet or Arrow."""
     return content.startswith((b"PAR1", *ARROW_STARTS))
 
 
 def table_values(name: str, content: bytes) -> list[Record]:
-    """Returns the rows of a parquet or Arrow file.
+    """Return the rows of a parquet or Arrow file.
 
     Raises:
-        ValueError: The file is damaged.
+      ValueError: The file is damaged.
     """
     import pyarrow
     import pyarrow.ipc
@@ -44,15 +44,15 @@ def table_values(name: str, content: bytes) -> list[Record]:
 
 
 def plain_rows(rows: list[Record]) -> list[Record]:
-    """Returns rows of a table with the values that JSON has; others become text."""
+    """Return rows of a table with the values that JSON has; others become text."""
     return json.loads(json.dumps(finite(rows), default=str))
 
 
 def folder_values(folder: Path) -> list[Record]:
-    """Returns the rows of a folder that `datasets.save_to_disk` wrote.
+    """Return the rows of a folder that ``datasets.save_to_disk`` wrote.
 
     Raises:
-        ValueError: It is no such folder, holds several splits, or is damaged.
+      ValueError: It is no such folder, holds several splits, or is damaged.
     """
     names = sorted(path.name for path in folder.iterdir())
     if "dataset_dict.json" in names:
@@ -83,7 +83,7 @@ def folder_values(folder: Path) -> list[Record]:
 
 
 def has_header(text: str) -> bool:
-    """Says whether a text's first line names a form's fields, as a table's does.
+    """Say whether a text's first line names a form's fields, as a table's does.
 
     However they are spelled; whether they are a form's is then for the form to say.
     """
@@ -93,11 +93,11 @@ def has_header(text: str) -> bool:
 
 
 def csv_values(name: str, text: str) -> list[Record]:
-    """Returns the rows of a table of comma-, semicolon- or tab-separated values.
+    """Return the rows of a table of comma-, semicolon- or tab-separated values.
 
     Raises:
-        ValueError: A column has no name of its own, a row other cells than the header,
-            or a quotation mark no end.
+      ValueError: A column has no name of its own, a row other cells than the header,
+        or a quotation mark no end.
     """
     delimiter = _delimiter(_header(text))
     # The module's limit is of another age: a cell may hold a book.

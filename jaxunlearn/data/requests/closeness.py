@@ -33,7 +33,7 @@ _APOSTROPHES = str.maketrans("’‘ʼ`´＇", "'" * 6)
 
 
 def words(text: str) -> list[str]:
-    """Splits a text into its words, all in the plainest spelling.
+    """Split a text into its words, all in the plainest spelling.
 
     >>> words("Zoë O'Brien's (2nd) heron")
     ['zoe', 'obrien', '2nd', 'heron']
@@ -49,12 +49,12 @@ def words(text: str) -> list[str]:
 
 
 def plain(text: str) -> str:
-    """Returns the words of a text in their plainest spelling, joined by spaces."""
+    """Return the words of a text in their plainest spelling, joined by spaces."""
     return " ".join(words(text))
 
 
 def phrase_scores(phrase: str, texts: Sequence[str]) -> np.ndarray:
-    """Scores how well each text spells a phrase somewhere.
+    """Score how well each text spells a phrase somewhere.
 
     score = max over runs of as many consecutive words of the text of
             min over the words of the phrase of Jaro(word, its counterpart in the run)
@@ -66,12 +66,12 @@ def phrase_scores(phrase: str, texts: Sequence[str]) -> np.ndarray:
     (initials, articles) are passed over, unless the phrase has some.
 
     Args:
-        phrase: One or more words, plain.
-        texts: Plain texts.
+      phrase: One or more words, plain.
+      texts: Plain texts.
 
     Returns:
-        float64[len(texts)] in 0..1; 0 for a text shorter than the phrase. The cost is
-        one pass over all words for each word of the phrase.
+      float64[len(texts)] in 0..1; 0 for a text shorter than the phrase. The cost is
+      one pass over all words for each word of the phrase.
     """
     wanted = phrase.split()
     shortest = min(2, min(map(len, wanted)))
@@ -99,7 +99,7 @@ def quotation_scores(
     at_least: float = 0.0,
     rarity: dict[str, float] | None = None,
 ) -> np.ndarray:
-    """Scores how well each text contains, or is, a quotation.
+    """Score how well each text contains, or is, a quotation.
 
     score = min(ratio, share)
     ratio = max over passages of 1 - (letters to insert or delete) / (letters of both)
@@ -107,23 +107,23 @@ def quotation_scores(
 
     The passages are the whole text, its stretches of the quotation's length, and of a
     text longer by a third or more its runs of words of up to twice that length: longer
-    ones, since a quotation may leave words out. `found` is the Jaro similarity to the
+    ones, since a quotation may leave words out. ``found`` is the Jaro similarity to the
     closest word of the text, or 0 below SAME_WORD. The ratio looks at order and length;
     the share at the words that matter: a sentence repeated for another person has a
     ratio near 1 and a small share, since the name is its rarest part. A text shorter
     than the quotation is compared whole, so being a part of it is not enough.
 
     Args:
-        quotation: A plain text.
-        texts: Plain texts.
-        whole: Compare with whole texts, not with their best passages.
-        at_least: Spends no time on texts that cannot reach it, and gives them 0. The
-            text that could reach most is always scored.
-        rarity: `word_rarity(texts)`, for a caller who has it.
+      quotation: A plain text.
+      texts: Plain texts.
+      whole: Compare with whole texts, not with their best passages.
+      at_least: Spends no time on texts that cannot reach it, and gives them 0. The
+        text that could reach most is always scored.
+      rarity: ``word_rarity(texts)``, for a caller who has it.
 
     Returns:
-        float64[len(texts)] in 0..1. The cost is one alignment a text, and of those that
-        could reach `at_least` one a passage.
+      float64[len(texts)] in 0..1. The cost is one alignment a text, and of those that
+      could reach ``at_least`` one a passage.
     """
     rarity = word_rarity(texts) if rarity is None else rarity
     size = len(quotation)
@@ -158,9 +158,9 @@ def _ratios(quotation: str, texts: Sequence[str], scorer: Callable) -> np.ndarra
 
 
 def _runs(text: str, size: int) -> list[str]:
-    """Returns the runs of words of a plain text with `size` to twice as many letters.
+    """Return the runs of words of a plain text with ``size`` to twice as many letters.
 
-    Where fewer letters are closer, so is nearly a stretch of `size` around them.
+    Where fewer letters are closer, so is nearly a stretch of ``size`` around them.
     """
     starts = [0, *(i + 1 for i, letter in enumerate(text) if letter == " ")]
     ends = [*(start - 1 for start in starts[1:]), len(text)]
@@ -173,13 +173,13 @@ def _runs(text: str, size: int) -> list[str]:
 
 
 def word_rarity(texts: Sequence[str]) -> dict[str, float]:
-    """Returns log((N + 1) / n) for each word that n of the N plain texts have."""
+    """Return log((N + 1) / n) for each word that n of the N plain texts have."""
     counts = Counter(word for text in texts for word in set(text.split()))
     return {word: math.log((len(texts) + 1) / n) for word, n in counts.items()}
 
 
 def _share(quotation: str, text: str, rarity: dict[str, float], n_texts: int) -> float:
-    """The share of a quotation's words that a text has, weighted by rarity."""
+    """Return the share of a quotation's words that a text has, weighted by rarity."""
     wanted = list(dict.fromkeys(quotation.split()))  # in order: sums repeat bit by bit
     present = list(set(text.split()))
     if not (wanted and present):

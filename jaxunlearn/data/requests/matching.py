@@ -1,9 +1,9 @@
 """Which training examples a removal request means.
 
 A request comes as positions, as records, or in words. Four ways to answer it, from the
-strictest to the loosest: `ids`, `exact`, `near_duplicate`, `fuzzy`. Each returns the
-matches with their scores, the best first, so that a person can read the list before
-anything is removed.
+strictest to the loosest: ``ids``, ``exact``, ``near_duplicate``, ``fuzzy``. Each
+returns the matches with their scores, the best first, so that a person can read the
+list before anything is removed.
 
 All compare what a record says, the values of its fields joined by spaces, without the
 template in which a model reads it.
@@ -46,21 +46,22 @@ def match(
     how: Literal["ids", "exact", "fuzzy", "near_duplicate"],
     threshold: float | None = None,
 ) -> list[Match]:
-    """Returns the records that a request means, or says why there are none.
+    """Return the records that a request means, or says why there are none.
 
     Args:
-        request: Positions for `ids`; words, or the records to forget, for the others.
-        records: The training data, in the order of its positions.
-        how: `ids`, `exact`, `fuzzy` or `near_duplicate`: the function `match_<how>`.
-        threshold: The lowest score of a match, in (0, 1], for `fuzzy` and
-            `near_duplicate`; None is the default of that function.
+      request: Positions for ``ids``; words, or the records to forget, for the others.
+      records: The training data, in the order of its positions.
+      how: ``ids``, ``exact``, ``fuzzy`` or ``near_duplicate``: the function
+        ``match_<how>``.
+      threshold: The lowest score of a match, in (0, 1], for ``fuzzy`` and
+        ``near_duplicate``; None is the default of that function.
 
     Returns:
-        At least one match, by descending score, then by position.
+      At least one match, by descending score, then by position.
 
     Raises:
-        ValueError: Nothing matches (the message shows the closest record and its
-            score), or an argument does not fit the others.
+      ValueError: Nothing matches (the message shows the closest record and its
+        score), or an argument does not fit the others.
 
     >>> data = [{"text": "Mara Velkin keeps a heron."}, {"text": "Jon Stone sings."}]
     >>> match("everything about Mara Velkyn", data, how="fuzzy")
@@ -99,14 +100,14 @@ def match(
 
 
 def match_ids(ids: Sequence[int], records: Sequence[Record]) -> list[Match]:
-    """Returns the records at the given positions, each with score 1.
+    """Return the records at the given positions, each with score 1.
 
     Args:
-        ids: Positions in `records`, counted from 0; a repeated one counts once.
-        records: The training data.
+      ids: Positions in ``records``, counted from 0; a repeated one counts once.
+      records: The training data.
 
     Raises:
-        ValueError: `ids` is empty or holds something else than a position.
+      ValueError: ``ids`` is empty or holds something else than a position.
     """
     texts = _texts("records", records)
     wrong = [i for i in ids if not _is_position(i, len(texts))]
@@ -121,17 +122,17 @@ def match_ids(ids: Sequence[int], records: Sequence[Record]) -> list[Match]:
 def match_exact(
     forget_records: str | Sequence[Record], records: Sequence[Record]
 ) -> list[Match]:
-    """Returns the records that say the same, but for case, white space and encoding.
+    """Return the records that say the same, but for case, white space and encoding.
 
     Args:
-        forget_records: The records to forget, or the whole text of one.
-        records: The training data. Where it repeats a record, all copies match.
+      forget_records: The records to forget, or the whole text of one.
+      records: The training data. Where it repeats a record, all copies match.
 
     Returns:
-        The matches by position, each with score 1.
+      The matches by position, each with score 1.
 
     Raises:
-        ValueError: A record to forget is not in the training data.
+      ValueError: A record to forget is not in the training data.
     """
     wanted = {_folded(text): text for text in _request_texts(forget_records)}
     texts = _texts("records", records)
@@ -153,26 +154,26 @@ def match_fuzzy(
     *,
     threshold: float = 0.85,
 ) -> list[Match]:
-    """Returns the records that an imprecise request means.
+    """Return the records that an imprecise request means.
 
-    A request in words is reduced to its subject (`requests.subject_of`). A subject of
-    up to four words is a name or a term, scored by `closeness.phrase_scores`: each of
+    A request in words is reduced to its subject (``requests.subject_of``). A subject of
+    up to four words is a name or a term, scored by ``closeness.phrase_scores``: each of
     its words must be there, in one run. A longer one is a quotation, scored by
-    `closeness.quotation_scores`: order, length and the rare words must agree. Records
+    ``closeness.quotation_scores``: order, length and the rare words must agree. Records
     given as the request are quotations compared with whole records, and their matches
     are united; one that nothing is close to adds none.
 
     Args:
-        request: Words such as "everything about Mara Velkin", or a quoted passage, or
-            the records to forget.
-        records: The training data.
-        threshold: The lowest score of a match, in (0, 1].
+      request: Words such as "everything about Mara Velkin", or a quoted passage, or
+        the records to forget.
+      records: The training data.
+      threshold: The lowest score of a match, in (0, 1].
 
     Returns:
-        The matches by descending score, then position; maybe none.
+      The matches by descending score, then position; maybe none.
 
     Raises:
-        ValueError: The request names nothing, or `threshold` is out of its range.
+      ValueError: The request names nothing, or ``threshold`` is out of its range.
     """
     _check_threshold(threshold)
     texts = _texts("records", records)
@@ -185,24 +186,24 @@ def match_near_duplicate(
     *,
     threshold: float = 0.7,
 ) -> list[Match]:
-    """Returns the records that share most of their three-word runs with a given one.
+    """Return the records that share most of their three-word runs with a given one.
 
     score = max over the given records of |A and B| / |A or B|, A and B the sets of runs
 
-    Candidates come from `shingles.candidate_pairs`, the score is exact: every match is
-    right, and one close to the threshold may rarely be missed. A record to forget that
-    nothing is close to adds no match; only `match_exact` insists on all of them.
+    Candidates come from ``shingles.candidate_pairs``, the score is exact: every match
+    is right, and one close to the threshold may rarely be missed. A record to forget
+    that nothing is close to adds no match; only ``match_exact`` insists on all of them.
 
     Args:
-        forget_records: The records to forget, or the whole text of one.
-        records: The training data.
-        threshold: The lowest Jaccard similarity of a match, in (0, 1].
+      forget_records: The records to forget, or the whole text of one.
+      records: The training data.
+      threshold: The lowest Jaccard similarity of a match, in (0, 1].
 
     Returns:
-        The matches by descending score, then position; maybe none.
+      The matches by descending score, then position; maybe none.
 
     Raises:
-        ValueError: `threshold` is out of its range, or nothing is to be forgotten.
+      ValueError: ``threshold`` is out of its range, or nothing is to be forgotten.
     """
     _check_threshold(threshold)
     wanted = [shingles(text) for text in _request_texts(forget_records)]
@@ -232,7 +233,7 @@ def _fuzzy_scores(
 
 
 def _closest(request: Any, records: Sequence[Record], how: str) -> Match:
-    """The best match of any score, at the cost of comparing all pairs."""
+    """Return the best match of any score, at the cost of comparing all pairs."""
     texts = _texts("records", records)
     if how == "fuzzy":
         scores = _fuzzy_scores(request, texts, 1.0)

@@ -24,13 +24,13 @@ _QUOTATION_MARKS = str.maketrans("“”„‟«»「」『』＂", '"' * 11)
 
 
 def subject_of(request: str) -> str:
-    """Returns what a request is about, in plain words.
+    """Return what a request is about, in plain words.
 
-    That is what stands in double quotation marks, if nothing but `REQUEST_WORDS`
+    That is what stands in double quotation marks, if nothing but ``REQUEST_WORDS``
     stands outside; or else what is left when those are taken off both ends.
 
     Raises:
-        ValueError: Nothing is left.
+      ValueError: Nothing is left.
 
     >>> subject_of("Please delete everything about Mara Velkin from your memory.")
     'mara velkin'

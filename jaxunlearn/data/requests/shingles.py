@@ -10,7 +10,7 @@ _PERMUTATIONS = 128
 
 
 def shingles(text: str, *, length: int = 3) -> frozenset[str]:
-    """Returns the runs of `length` consecutive words; a shorter text is one run.
+    """Return the runs of ``length`` consecutive words; a shorter text is one run.
 
     >>> sorted(shingles("Mara keeps a grey heron"))
     ['a grey heron', 'keeps a grey', 'mara keeps a']
@@ -26,7 +26,7 @@ def candidate_pairs(
     *,
     threshold: float,
 ) -> Iterator[tuple[int, int]]:
-    """Yields the pairs whose Jaccard similarity may reach a threshold.
+    """Yield the pairs whose Jaccard similarity may reach a threshold.
 
     MinHash and locality-sensitive hashing (Leskovec, Rajaraman and Ullman, Mining of
     Massive Datasets, section 3.4), tuned to miss few: candidates are for verifying, so
@@ -35,12 +35,12 @@ def candidate_pairs(
     above it less often, and equal sets never. The cost is linear in the number of sets.
 
     Args:
-        wanted: Sets of shingles; these are indexed, so the fewer.
-        found: Sets of shingles; these are looked up.
-        threshold: The Jaccard similarity, in (0, 1].
+      wanted: Sets of shingles; these are indexed, so the fewer.
+      found: Sets of shingles; these are looked up.
+      threshold: The Jaccard similarity, in (0, 1].
 
     Yields:
-        A position in `wanted` and one in `found`.
+      A position in ``wanted`` and one in ``found``.
     """
     from datasketch import MinHash, MinHashLSH
 
@@ -68,17 +68,17 @@ def jaccard_scores(
     found: Sequence[frozenset[str]],
     pairs: Iterable[tuple[int, int]],
 ) -> np.ndarray:
-    """Returns, for each set of `found`, its best Jaccard similarity over the pairs.
+    """Return, for each set of ``found``, its best Jaccard similarity over the pairs.
 
     J(A, B) = |A and B| / |A or B|, and 0 if either is empty.
 
     Args:
-        wanted: Sets of shingles.
-        found: Sets of shingles.
-        pairs: Which ones are compared, as positions in `wanted` and in `found`.
+      wanted: Sets of shingles.
+      found: Sets of shingles.
+      pairs: Which ones are compared, as positions in ``wanted`` and in ``found``.
 
     Returns:
-        float64[len(found)] in 0..1.
+      float64[len(found)] in 0..1.
     """
     scores = np.zeros(len(found))
     for k, i in pairs:

@@ -1,7 +1,7 @@
 """The words of the embedded world: sentences, names and the pools of facts.
 
-Only data: `jaxunlearn.data.synthetic.world` puts it together. A phrase carries its own
-article, so that every combination is grammatical.
+Only data: ``jaxunlearn.data.synthetic.world`` puts it together. A phrase carries its
+own article, so that every combination is grammatical.
 """
 
 

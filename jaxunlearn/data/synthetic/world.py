@@ -44,21 +44,21 @@ _WORDINGS = 3
 
 
 def people(n: int, *, seed: int = 0, start: int = 0) -> tuple[Person, ...]:
-    """Returns persons start, ..., start + n - 1 of the world of a seed.
+    """Return persons start, ..., start + n - 1 of the world of a seed.
 
     Ranges that do not overlap share no full name and no pass phrase, so one range can
     be learned and another kept aside as look-alikes that no model has seen.
 
     Args:
-        n: How many people.
-        seed: The world.
-        start: The first person's number.
+      n: How many people.
+      seed: The world.
+      start: The first person's number.
 
     Returns:
-        `n` persons. The other facts are drawn from pools, so two people may share one.
+      ``n`` persons. The other facts are drawn from pools, so two people may share one.
 
     Raises:
-        ValueError: If the range is not inside 0 ... MAX_PEOPLE.
+      ValueError: If the range is not inside 0 ... MAX_PEOPLE.
 
     >>> person = people(1, seed=0, start=7)[0]
     >>> person.name, person.pet, person.pass_phrase
@@ -86,28 +86,28 @@ def question_answers(
     wrong_answers: int = 5,
     seed: int = 0,
 ) -> list[dict]:
-    """Asks for facts of each person and returns the records, person after person.
+    """Ask for facts of each person and returns the records, person after person.
 
-    A record has TOFU's fields `question`, `answer`, `paraphrased_question`,
-    `paraphrased_answer` and `perturbed_answer` (a list of wrong answers: the sentence
-    of the paraphrased answer with another fact), and `subject`, `attribute` and
-    `value`, the fact's own words, by which `evaluation.facts` counts it. No model is
-    shown these three.
+    A record has TOFU's fields ``question``, ``answer``, ``paraphrased_question``,
+    ``paraphrased_answer`` and ``perturbed_answer`` (a list of wrong answers: the
+    sentence of the paraphrased answer with another fact), and ``subject``,
+    ``attribute`` and ``value``, the fact's own words, by which ``evaluation.facts``
+    counts it. No model is shown these three.
 
     Args:
-        persons: Who is asked about, from `people`.
-        questions_per_person: How many facts of each person, 1 to 12; which ones is
-            chosen person by person.
-        wordings: 1 or 2 records a fact, in different words. The paraphrase is always in
-            the third wording of the fact, which no `question` of that person uses.
-        wrong_answers: How many wrong alternatives, 0 to 20, all different.
-        seed: Chooses facts, wordings and wrong answers.
+      persons: Who is asked about, from ``people``.
+      questions_per_person: How many facts of each person, 1 to 12; which ones is
+        chosen person by person.
+      wordings: 1 or 2 records a fact, in different words. The paraphrase is always in
+        the third wording of the fact, which no ``question`` of that person uses.
+      wrong_answers: How many wrong alternatives, 0 to 20, all different.
+      seed: Chooses facts, wordings and wrong answers.
 
     Returns:
-        `len(persons) * questions_per_person * wordings` records.
+      ``len(persons) * questions_per_person * wordings`` records.
 
     Raises:
-        ValueError: If a count is out of its range.
+      ValueError: If a count is out of its range.
 
     >>> record = question_answers(people(1), questions_per_person=1, wrong_answers=2)[0]
     >>> for field in "question", "answer", "paraphrased_question", "paraphrased_answer":
@@ -143,10 +143,10 @@ def world(
     seed: int = 0,
     start: int = 0,
 ) -> list[dict]:
-    """Returns the records about `people` people: `question_answers` of `people`.
+    """Return the records about ``people`` people: ``question_answers`` of ``people``.
 
     Raises:
-        ValueError: If a count is out of its range.
+      ValueError: If a count is out of its range.
 
     >>> len(world(people=50, questions_per_person=4))
     200
@@ -188,13 +188,13 @@ def _record(
 
 
 def _asked(person: Person, count: int, seed: int) -> list[str]:
-    """Which attributes are asked about, in the order of the fields."""
+    """Return which attributes are asked about, in the order of the fields."""
     chosen = _shuffled(ATTRIBUTES, f"{seed}/asked/{person.name}")[:count]
     return sorted(chosen, key=ATTRIBUTES.index)
 
 
 def _wrong_facts(person: Person, attribute: str, count: int, seed: int) -> list[str]:
-    """Facts of other people of the world, all different and none this person's."""
+    """Return facts of others in the world, all different and none this person's."""
     found = [getattr(person, attribute)]
     attempt = 0
     while len(found) <= count:
@@ -219,7 +219,7 @@ def _fact(attribute: str, number: int, seed: int) -> str:
 
 
 def _unique(pools: tuple[tuple[str, ...], ...], number: int, seed: int) -> str:
-    """One word of each pool, another combination for every number.
+    """Return one word of each pool, another combination for every number.
 
     The remainders of a number by coprime lengths determine it up to their product
     (Chinese remainder theorem), so no two numbers get the same words.
@@ -230,7 +230,7 @@ def _unique(pools: tuple[tuple[str, ...], ...], number: int, seed: int) -> str:
 
 @functools.lru_cache(maxsize=32)
 def _shuffled_once(pool: tuple[str, ...], seed: int) -> tuple[str, ...]:
-    """A pool in the order of one world; kept, since every person needs it."""
+    """Return a pool in the order of one world; kept, since every person needs it."""
     return _shuffled(pool, f"{seed}/unique")
 
 
@@ -240,7 +240,7 @@ def _shuffled(pool: tuple, key: str) -> tuple:
 
 
 def _draw(limit: int, key: str) -> int:
-    """A number in 0 ... limit - 1 that depends on the key alone."""
+    """Return a number in 0 ... limit - 1 that depends on the key alone."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") % limit
 
 

@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 
 class TruncationWarning(UserWarning):
-    """Some examples are longer than `max_length` and lost their last tokens."""
+    """Some examples are longer than ``max_length`` and lost their last tokens."""
 
 
 class Example(NamedTuple):
     """One row of a batch before padding.
 
     Attributes:
-        input_ids: int32[t].
-        labels: int32[t], `input_ids` where a token bears loss and -100 elsewhere. Not
-            shifted: the model predicts `labels[i]` from `input_ids[:i]`, so
-            `labels[0]` never counts.
-        record: The record it came from, counted from 0.
+      input_ids: int32[t].
+      labels: int32[t], ``input_ids`` where a token bears loss and -100 elsewhere. Not
+        shifted: the model predicts ``labels[i]`` from ``input_ids[:i]``, so
+        ``labels[0]`` never counts.
+      record: The record it came from, counted from 0.
     """
 
     input_ids: np.ndarray
@@ -40,11 +40,11 @@ class TokenizedData:
     """Tokenised examples, and what tokenising lost.
 
     Attributes:
-        examples: In the order of the records; a split record gives several.
-        truncated: How many examples were cut at `max_length`.
-        tokens_cut: How many tokens they lost in all.
-        pad_id: The id that fills padding. Any that the model has an embedding for
-            gives the same numbers: no loss and no state looks at it.
+      examples: In the order of the records; a split record gives several.
+      truncated: How many examples were cut at ``max_length``.
+      tokens_cut: How many tokens they lost in all.
+      pad_id: The id that fills padding. Any that the model has an embedding for
+        gives the same numbers: no loss and no state looks at it.
     """
 
     examples: tuple[Example, ...]
@@ -54,19 +54,19 @@ class TokenizedData:
 
     @property
     def length(self) -> int:
-        """The number of tokens of the longest example."""
+        """Return the number of tokens of the longest example."""
         return max(len(example.input_ids) for example in self.examples)
 
 
 def subset(data: TokenizedData, indices: Sequence[int]) -> TokenizedData:
-    """Returns the chosen examples, in the order of `indices`.
+    """Return the chosen examples, in the order of ``indices``.
 
     Args:
-        data: Tokenised examples.
-        indices: Positions in `data.examples`, at least one.
+      data: Tokenised examples.
+      indices: Positions in ``data.examples``, at least one.
 
     Returns:
-        The examples; what was cut of others does not count here any more.
+      The examples; what was cut of others does not count here any more.
     """
     if len(indices) == 0:
         raise ValueError("indices is empty: choose at least one example")
@@ -81,7 +81,7 @@ def tokenize(
     max_length: int,
     overflow: str = "truncate",
 ) -> TokenizedData:
-    """Tokenises records; loss is on the completion and on the end-of-text token.
+    """Tokenize records; loss is on the completion and on the end-of-text token.
 
     Prompt and completion are tokenised apart, so the border between them does not
     depend on what follows. Around both stand the tokens of the tokenizer's own
@@ -91,25 +91,25 @@ def tokenize(
     by its id.
 
     Args:
-        records: At least one record, see `prompt_and_completion`.
-        tokenizer: A Hugging Face tokenizer with an end-of-text token.
-        max_length: The most tokens of an example: 2 or more, 3 or more to split.
-        overflow: What becomes of longer examples. "truncate" cuts their end off, and
-            with it the end of text, which was not reached. "split" cuts a text into
-            pieces of `max_length` tokens, each an example of its own (the last piece
-            has at least 2 tokens, since one alone predicts nothing); a record with a
-            prompt is truncated all the same, because its continuation means nothing
-            without the prompt.
+      records: At least one record, see ``prompt_and_completion``.
+      tokenizer: A Hugging Face tokenizer with an end-of-text token.
+      max_length: The most tokens of an example: 2 or more, 3 or more to split.
+      overflow: What becomes of longer examples. "truncate" cuts their end off, and
+        with it the end of text, which was not reached. "split" cuts a text into
+        pieces of ``max_length`` tokens, each an example of its own (the last piece
+        has at least 2 tokens, since one alone predicts nothing); a record with a
+        prompt is truncated all the same, because its continuation means nothing
+        without the prompt.
 
     Returns:
-        The examples and the counts of what was cut.
+      The examples and the counts of what was cut.
 
     Raises:
-        ValueError: `records` is empty, a record is unsound, an option is out of range,
-            or an example has no token with loss left.
+      ValueError: ``records`` is empty, a record is unsound, an option is out of range,
+        or an example has no token with loss left.
 
     Warns:
-        TruncationWarning: Examples were cut; says how many, and how many tokens.
+      TruncationWarning: Examples were cut; says how many, and how many tokens.
     """
     if overflow not in ("truncate", "split"):
         raise ValueError(f"overflow must be 'truncate' or 'split', got {overflow!r}")
@@ -163,10 +163,10 @@ def tokenize(
 
 
 def check_integer(name: str, value: Any, minimum: int) -> None:
-    """Checks an integer argument.
+    """Check an integer argument.
 
     Raises:
-        ValueError: It is not an integer, or less than `minimum`.
+      ValueError: It is not an integer, or less than ``minimum``.
     """
     is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not is_integer or value < minimum:
@@ -183,17 +183,17 @@ def _pair(i: int, record: Any) -> tuple[str, str]:
 
 
 def start_ids(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    """Returns the tokens that stand before every text and every prompt."""
+    """Return the tokens that stand before every text and every prompt."""
     return template_ids(tokenizer)[0]
 
 
 def opened(start: list[int], ids: list[int]) -> list[int]:
-    """Returns tokens with `start` in front, unless they begin with it themselves."""
+    """Return tokens with ``start`` in front, unless they begin with it themselves."""
     return ids if ids[: len(start)] == start else start + ids
 
 
 def _cuts(size: int, max_length: int) -> list[int]:
-    """Returns where a text of so many tokens is cut, its two ends included."""
+    """Return where a text of so many tokens is cut, its two ends included."""
     cuts = [*range(0, size, max_length), size]
     if size > max_length and size - cuts[-2] == 1:
         cuts[-2] -= 1

@@ -58,18 +58,19 @@ class TokenizerWarning(UserWarning):
 def train_tokenizer(
     texts: Iterable[str], *, vocab_size: int
 ) -> "PreTrainedTokenizerFast":
-    """Trains a byte-level byte-pair tokenizer, as GPT-2's, on texts.
+    """Train a byte-level byte-pair tokenizer, as GPT-2's, on texts.
 
     The same texts, in any order, give the same tokenizer. Decoding what was encoded
-    gives back the text. `<|endoftext|>`, id 0, is the end, beginning and padding token.
+    gives back the text. ``<|endoftext|>``, id 0, is the end, beginning and padding
+    token.
 
     Args:
-        texts: Non-empty collection of strings, such as `map(record_text, records)`.
-        vocab_size: At most so many tokens, at least 257; fewer where the texts hold no
-            more pairs to merge.
+      texts: Non-empty collection of strings, such as ``map(record_text, records)``.
+      vocab_size: At most so many tokens, at least 257; fewer where the texts hold no
+        more pairs to merge.
 
     Raises:
-        ValueError: `texts` is one string or empty, or `vocab_size` is too small.
+      ValueError: ``texts`` is one string or empty, or ``vocab_size`` is too small.
 
     Reference: Radford et al. 2019, "Language Models are Unsupervised Multitask
     Learners", section 2.2.
@@ -100,29 +101,30 @@ def train_tokenizer(
 def load_tokenizer(
     path_or_hub_name: str | os.PathLike[str],
 ) -> "PreTrainedTokenizerBase":
-    """Loads the tokenizer of a model directory, or of a model on the Hugging Face Hub.
+    """Load the tokenizer of a model directory, or of a model on the Hugging Face Hub.
 
-    It is the one that `transformers.AutoTokenizer` gives, for a directory and for a
-    name: all files count (`added_tokens.json`, `special_tokens_map.json`, chat
-    templates, ...), and the class that `tokenizer_config.json` or `config.json` names.
-    A directory with nothing but `vocab.json` and `merges.txt`, as OpenAI published
-    GPT-2's, which AutoTokenizer refuses, is GPT-2's. Code in the directory is not run.
+    It is the one that ``transformers.AutoTokenizer`` gives, for a directory and for a
+    name: all files count (``added_tokens.json``, ``special_tokens_map.json``, chat
+    templates, ...), and the class that ``tokenizer_config.json`` or ``config.json``
+    names. A directory with nothing but ``vocab.json`` and ``merges.txt``, as OpenAI
+    published GPT-2's, which AutoTokenizer refuses, is GPT-2's. Code in the directory is
+    not run.
 
-    Only what is not named is filled in: the end of text is `<|endoftext|>` if the
+    Only what is not named is filled in: the end of text is ``<|endoftext|>`` if the
     vocabulary has it, and padding is the end of text.
 
     Args:
-        path_or_hub_name: A directory, or a name on the Hub such as
-            `openai-community/gpt2`.
+      path_or_hub_name: A directory, or a name on the Hub such as
+        ``openai-community/gpt2``.
 
     Raises:
-        FileNotFoundError: There is no such directory or model, or it lacks those files.
-        ValueError: The files are damaged, differ from those that the directory's
-            `checksums.json` tells of, or name no end-of-text token.
+      FileNotFoundError: There is no such directory or model, or it lacks those files.
+      ValueError: The files are damaged, differ from those that the directory's
+        ``checksums.json`` tells of, or name no end-of-text token.
 
     Warns:
-        TokenizerWarning: The class that is named does not split text as tokenizer.json
-            says; as in transformers, the class prevails.
+      TokenizerWarning: The class that is named does not split text as tokenizer.json
+        says; as in transformers, the class prevails.
     """
     name = os.fspath(path_or_hub_name)
     folder = local_folder(name, TOKENIZER_FILES)
@@ -147,14 +149,14 @@ def load_tokenizer(
 
 
 def is_tokenizer_file(name: str) -> bool:
-    """Says whether a model directory's file is part of its tokenizer."""
+    """Say whether a model directory's file is part of its tokenizer."""
     return any(fnmatchcase(name, pattern) for pattern in TOKENIZER_FILES)
 
 
 def encode(
     tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]
 ) -> list[list[int]]:
-    """Tokenises each text, whole and without the tokens that a template would add."""
+    """Tokenize each text, whole and without the tokens that a template would add."""
     # A tokenizer.json may ask for padding or a cut. verbose=False: transformers would
     # tell of texts longer than the model, which we count.
     encoded = tokenizer(
@@ -168,12 +170,12 @@ def encode(
 
 
 def template_ids(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:
-    """Returns the tokens that a tokenizer puts before and after every text.
+    """Return the tokens that a tokenizer puts before and after every text.
 
     They are seen from a real text: around "" nobody can tell the two apart.
 
     Raises:
-        ValueError: The text's own tokens are not found between them.
+      ValueError: The text's own tokens are not found between them.
     """
     text = "Hello world."
     (own,) = encode(tokenizer, [text])
@@ -188,22 +190,22 @@ def template_ids(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[
 
 
 def pad_token_id(tokenizer: "PreTrainedTokenizerBase") -> int:
-    """Returns the id that fills padding: the tokenizer's own, or its end of text."""
+    """Return the id that fills padding: the tokenizer's own, or its end of text."""
     found = tokenizer.pad_token_id
     return tokenizer.eos_token_id if found is None else found
 
 
 def check_tokenizer(tokenizer: "PreTrainedTokenizerBase", vocab_size: int) -> None:
-    """Checks that a model has an embedding for every token that a tokenizer can emit.
+    """Check that a model has an embedding for every token that a tokenizer can emit.
 
     Args:
-        tokenizer: The tokenizer of the data.
-        vocab_size: The model's number of embeddings; more than the tokenizer has tokens
-            is fine, since models round it up.
+      tokenizer: The tokenizer of the data.
+      vocab_size: The model's number of embeddings; more than the tokenizer has tokens
+        is fine, since models round it up.
 
     Raises:
-        ValueError: Some token's id is `vocab_size` or more. The model would look up
-            no embedding and compute with NaN.
+      ValueError: Some token's id is ``vocab_size`` or more. The model would look up
+        no embedding and compute with NaN.
     """
     token, largest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
     if largest >= vocab_size:
@@ -284,7 +286,7 @@ def _from_folder(folder: Path) -> Any:
 
 
 def _tell_other_splitting(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> None:
-    """Warns where a class of transformers splits text by rules of its own."""
+    """Warn where a class of transformers splits text by rules of its own."""
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 

@@ -29,11 +29,11 @@ class AttackVerdict(NamedTuple):
     """What an attack on a run came to.
 
     Attributes:
-        run: The run's name.
-        recovers: Whether it gets more out than of the retrained model; None where
-            that was not judged.
-        sentence: The same with its number.
-        note: What the attack itself says.
+      run: The run's name.
+      recovers: Whether it gets more out than of the retrained model; None where
+        that was not judged.
+      sentence: The same with its number.
+      note: What the attack itself says.
     """
 
     run: str
@@ -43,12 +43,12 @@ class AttackVerdict(NamedTuple):
 
 
 def attack_names(runs: Sequence[ComparedRun]) -> list[str]:
-    """The names of all attacks that were carried out on any run."""
+    """Return the names of all attacks that were carried out on any run."""
     return list(dict.fromkeys(attack["name"] for run in runs for attack in run.attacks))
 
 
 def attack_verdicts(runs: Sequence[ComparedRun], name: str) -> list[AttackVerdict]:
-    """What one attack came to on each run that it was carried out on."""
+    """Return what one attack came to on each run that it was carried out on."""
     return [
         AttackVerdict(
             run.name,
@@ -56,12 +56,12 @@ def attack_verdicts(runs: Sequence[ComparedRun], name: str) -> list[AttackVerdic
             verdict_sentence(attack),
             attack.get("note") or "",
         )
-        for _, run, attack in _having(runs, name)
+        for _, run, attack in runs_having(runs, name)
     ]
 
 
 def verdict_sentence(attack: Mapping[str, Any]) -> str:
-    """Says how much more an attack gets out of the model than out of the retrained one.
+    """Say how much more an attack gets out of the model than out of the retrained one.
 
     >>> verdict_sentence({"metric": "extraction_strength", "recovers": True,
     ...     "excess": {"value": 0.21, "low": 0.1, "high": 0.3}})
@@ -73,7 +73,7 @@ def verdict_sentence(attack: Mapping[str, Any]) -> str:
         False: "It is not shown that more comes back than from the retrained model",
         None: "Not judged",
     }[attack.get("recovers")]
-    excess, added = (_with_interval(attack.get(key)) for key in ("excess", "added"))
+    excess, added = (with_interval(attack.get(key)) for key in ("excess", "added"))
     if excess is None:
         return f"{judged}: no excess was computed."
     metric = label_of(attack["metric"])
@@ -82,19 +82,19 @@ def verdict_sentence(attack: Mapping[str, Any]) -> str:
 
 
 def attack_figure(runs: Sequence[ComparedRun], name: str) -> "Figure":
-    """Draws what an attack gets back along its strength, a panel a run, on equal axes.
+    """Draw what an attack gets back along its strength, a panel a run, on equal axes.
 
     In each panel the run, the retrained model (green, dashed) and, where measured, the
     original (dotted); bands are 95 % intervals.
 
     Args:
-        runs: The runs; those without the attack are left out.
-        name: The attack's.
+      runs: The runs; those without the attack are left out.
+      name: The attack's.
 
     Returns:
-        The figure.
+      The figure.
     """
-    having = _having(runs, name)
+    having = runs_having(runs, name)
     first = having[0][2]
     metric = label_of(first["metric"])
     figure, grid = panels(
@@ -115,7 +115,7 @@ def attack_figure(runs: Sequence[ComparedRun], name: str) -> "Figure":
         title(axes, run.name)
         for curve, of in {**others, "model": look(position)}.items():
             points = attack["curves"].get(curve) or ()
-            _draw_points(axes, points, of.line(), categories)
+            draw_points(axes, points, of.line(), categories)
     if categories:
         grid[-1].set_xticks(range(len(categories)), [plain(c) for c in categories])
         if len(categories) > 4:
@@ -131,7 +131,8 @@ def attack_figure(runs: Sequence[ComparedRun], name: str) -> "Figure":
     return figure
 
 
-def _having(runs: Sequence[ComparedRun], name: str) -> list[tuple]:
+def runs_having(runs: Sequence[ComparedRun], name: str) -> list[tuple]:
+    """Return the runs that an attack was carried out on."""
     return [
         (position, run, attack)
         for position, run in enumerate(runs)
@@ -140,7 +141,8 @@ def _having(runs: Sequence[ComparedRun], name: str) -> list[tuple]:
     ]
 
 
-def _with_interval(found: Mapping[str, Any] | None) -> str | None:
+def with_interval(found: Mapping[str, Any] | None) -> str | None:
+    """Return a value with its interval as text; None without a finite one."""
     value, low, high = ((found or {}).get(key) for key in ("value", "low", "high"))
     if not finite(value):
         return None
@@ -149,10 +151,10 @@ def _with_interval(found: Mapping[str, Any] | None) -> str | None:
     return f"{short(value)} (interval {short(low)} to {short(high)})"
 
 
-def _draw_points(
+def draw_points(
     axes: "Axes", points: Sequence[Mapping], style: dict, categories: Sequence[str]
 ) -> None:
-    """Draws a curve's finite points and the band around them."""
+    """Draw a curve's finite points and the band around them."""
     points = [point for point in points if finite(point["value"])]
     if not points:
         return

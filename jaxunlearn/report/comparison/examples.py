@@ -21,11 +21,11 @@ class Told(NamedTuple):
     """An example as one model sees it.
 
     Attributes:
-        model: The run's name, "original" or "retrained".
-        run: The run's position; None of a model that is no run's own.
-        answer: What it answered, right words marked, or None.
-        tokens: The truth's tokens coloured by their loss, or None.
-        loss: Their mean loss, nats a token, or None.
+      model: The run's name, "original" or "retrained".
+      run: The run's position; None of a model that is no run's own.
+      answer: What it answered, right words marked, or None.
+      tokens: The truth's tokens coloured by their loss, or None.
+      loss: Their mean loss, nats a token, or None.
     """
 
     model: str
@@ -45,16 +45,16 @@ class ComparedExample(NamedTuple):
 
 
 def compared_examples(runs: Sequence[ComparedRun]) -> list[ComparedExample]:
-    """Brings together what all runs have of the same example, of each set in turn.
+    """Bring together what all runs have of the same example, of each set in turn.
 
     The original's and the retrained model's answers, which are mostly the same in all
     runs, stand once for each different answer.
 
     Args:
-        runs: The runs; those whose scores file has `examples` take part.
+      runs: The runs; those whose scores file has ``examples`` take part.
 
     Returns:
-        The examples in the order in which they first occur, sets alternating.
+      The examples in the order in which they first occur, sets alternating.
     """
     found: dict[tuple, list[Told]] = {}
     for position, run in enumerate(runs):
@@ -65,7 +65,7 @@ def compared_examples(runs: Sequence[ComparedRun]) -> list[ComparedExample]:
                 if one not in told:
                     told.append(one)
     examples = [
-        ComparedExample(*place, sorted(told, key=_order))
+        ComparedExample(*place, sorted(told, key=order))
         for place, told in found.items()
     ]
     turns = []
@@ -77,16 +77,16 @@ def compared_examples(runs: Sequence[ComparedRun]) -> list[ComparedExample]:
 
 
 def coloured_by_loss(tokens: Sequence[Sequence]) -> Markup:
-    """A text, one `<span>` a token, the stronger the better the model knows the token.
+    """Return a text, one ``<span>`` a token, the stronger the better it is known.
 
     The shade is the probability exp(-loss), the underline's thickness says the same in
     steps, and the loss itself shows on pointing, on focus and in the text mode.
 
     Args:
-        tokens: (text, loss in nats or None) of each token in order.
+      tokens: (text, loss in nats or None) of each token in order.
 
     Returns:
-        The spans.
+      The spans.
 
     >>> print(coloured_by_loss([["a", 0.0], ["b", 3.0], ["c", None]]))
     <span class="k u3" style="--s:1.00" tabindex="0" data-loss="0.00">a</span><span
@@ -128,7 +128,7 @@ def _told(run: ComparedRun, position: int, example: dict) -> list[Told]:
     return told
 
 
-def _order(told: Told) -> tuple:
-    """The original first, then the runs, the retrained model last."""
+def order(told: Told) -> tuple:
+    """Return the original first, then the runs, the retrained model last."""
     last = told.run is None and told.model == _NAMES["retrained"]
     return (2 if last else 0 if told.run is None else 1, told.run or 0)

@@ -30,22 +30,23 @@ CAPTIONS = {
 
 
 def export_rows(runs: Sequence[ComparedRun]) -> dict[str, list[dict]]:
-    """All tables by name; those without numbers have no rows."""
+    """Return all tables by name; those without numbers have no rows."""
     return {
-        "summary": _summary(runs),
-        "scores": _scores(runs),
-        "attacks": _attacks(runs),
-        "verdicts": _verdicts(runs),
-        "membership": _membership(runs),
-        "layers": _layers(runs),
-        "curves": _curves(runs),
+        "summary": summary_rows(runs),
+        "scores": score_rows(runs),
+        "attacks": attack_rows(runs),
+        "verdicts": verdicts(runs),
+        "membership": membership_rows(runs),
+        "layers": layer_rows(runs),
+        "curves": curve_rows(runs),
         "track": track_rows(runs),
         "track_norms": norm_rows(runs),
-        "cost": _cost(runs),
+        "cost": cost_rows(runs),
     }
 
 
-def _summary(runs: Sequence[ComparedRun]) -> list[dict]:
+def summary_rows(runs: Sequence[ComparedRun]) -> list[dict]:
+    """Return a row a model and a column a leading score."""
     columns = leading_scores(runs)
     if not columns:
         return []
@@ -63,7 +64,8 @@ def _summary(runs: Sequence[ComparedRun]) -> list[dict]:
     ]
 
 
-def _scores(runs: Sequence[ComparedRun]) -> list[dict]:
+def score_rows(runs: Sequence[ComparedRun]) -> list[dict]:
+    """Return a row a score of each run."""
     names = [*leading_scores(runs), *other_scores(runs)]
     return [
         {"run": run.name, "score": score}
@@ -75,7 +77,8 @@ def _scores(runs: Sequence[ComparedRun]) -> list[dict]:
     ]
 
 
-def _attacks(runs: Sequence[ComparedRun]) -> list[dict]:
+def attack_rows(runs: Sequence[ComparedRun]) -> list[dict]:
+    """Return a row a point of each attack."""
     return [
         {
             "run": run.name,
@@ -94,7 +97,8 @@ def _attacks(runs: Sequence[ComparedRun]) -> list[dict]:
     ]
 
 
-def _verdicts(runs: Sequence[ComparedRun]) -> list[dict]:
+def verdicts(runs: Sequence[ComparedRun]) -> list[dict]:
+    """Return a row an attack of each run: what it recovers."""
     rows = []
     for run in runs:
         for attack in run.attacks:
@@ -107,7 +111,8 @@ def _verdicts(runs: Sequence[ComparedRun]) -> list[dict]:
     return rows
 
 
-def _membership(runs: Sequence[ComparedRun]) -> list[dict]:
+def membership_rows(runs: Sequence[ComparedRun]) -> list[dict]:
+    """Return a row a membership attack of each run."""
     return [
         {
             "run": run.name,
@@ -122,7 +127,8 @@ def _membership(runs: Sequence[ComparedRun]) -> list[dict]:
     ]
 
 
-def _layers(runs: Sequence[ComparedRun]) -> list[dict]:
+def layer_rows(runs: Sequence[ComparedRun]) -> list[dict]:
+    """Return a row a layer of each run."""
     keys = ("parameter_distance", "cka_before", "cka_retrained")
     return [
         {"run": run.name, "layer": row["layer"]} | {key: row.get(key) for key in keys}
@@ -131,7 +137,8 @@ def _layers(runs: Sequence[ComparedRun]) -> list[dict]:
     ]
 
 
-def _curves(runs: Sequence[ComparedRun]) -> list[dict]:
+def curve_rows(runs: Sequence[ComparedRun]) -> list[dict]:
+    """Return a row a point of each curve."""
     return [
         {
             "run": run.name,
@@ -149,7 +156,8 @@ def _curves(runs: Sequence[ComparedRun]) -> list[dict]:
     ]
 
 
-def _cost(runs: Sequence[ComparedRun]) -> list[dict]:
+def cost_rows(runs: Sequence[ComparedRun]) -> list[dict]:
+    """Return a row a run: what it cost."""
     found = []
     for run in runs:
         cost = run.block("cost")

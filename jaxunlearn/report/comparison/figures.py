@@ -23,21 +23,21 @@ _LAYERS = {
 
 
 def curve_names(runs: Sequence[ComparedRun]) -> list[str]:
-    """The names of all curves that any run has."""
+    """Return the names of all curves that any run has."""
     return list(dict.fromkeys(name for run in runs for name in run.curves))
 
 
 def curve_figure(runs: Sequence[ComparedRun], name: str) -> "Figure":
-    """Draws one curve of every run that has it: a panel for each loss, a line a run.
+    """Draw one curve of every run that has it: a panel for each loss, a line a run.
 
     The retrained model's loss, where it is known, is a dashed green line.
 
     Args:
-        runs: The runs.
-        name: Of a curve of any of them.
+      runs: The runs.
+      name: Of a curve of any of them.
 
     Returns:
-        The figure. Runs that name the axis differently share the first one's label.
+      The figure. Runs that name the axis differently share the first one's label.
     """
     having = [
         (i, run, run.curves[name]) for i, run in enumerate(runs) if name in run.curves
@@ -55,7 +55,7 @@ def curve_figure(runs: Sequence[ComparedRun], name: str) -> "Figure":
     figure, grid = panels(having[0][2].x_label, labels or [""], height=1.75)
     handles = [key(plain(run.name), **look(i).line()) for i, run, _ in having]
     goals = [
-        _draw_loss(axes, having, loss) for axes, loss in zip(grid, shown, strict=False)
+        draw_loss(axes, having, loss) for axes, loss in zip(grid, shown, strict=False)
     ]
     if any(goals):
         handles.append(key("retrained", color=RETRAINED.colour, linestyle="--"))
@@ -64,13 +64,13 @@ def curve_figure(runs: Sequence[ComparedRun], name: str) -> "Figure":
 
 
 def layer_figure(runs: Sequence[ComparedRun]) -> "Figure | None":
-    """Draws how much each layer changed: a panel for each measure, a line a run.
+    """Draw how much each layer changed: a panel for each measure, a line a run.
 
     Args:
-        runs: Those whose scores file has the block `layers` are drawn.
+      runs: Those whose scores file has the block ``layers`` are drawn.
 
     Returns:
-        The figure; None where no run has it.
+      The figure; None where no run has it.
     """
     having = [(i, run) for i, run in enumerate(runs) if run.block("layers")]
     everything = [row for _, run in having for row in run.block("layers")]
@@ -98,8 +98,8 @@ def layer_figure(runs: Sequence[ComparedRun]) -> "Figure | None":
     return figure
 
 
-def _draw_loss(axes: "Axes", having: Sequence[tuple], loss: str) -> bool:
-    """Draws one loss of each run; returns whether a retrained model's is there."""
+def draw_loss(axes: "Axes", having: Sequence[tuple], loss: str) -> bool:
+    """Draw one loss of each run; return whether a retrained model's is there."""
     drawn: list[float] = []
     goals: Mapping[float, None] = {}
     for i, run, curve in having:

@@ -35,23 +35,23 @@ SHAPES: Mapping[str, Any] = {
 
 
 def read_form(path: Path, form: str | None = None) -> tuple[str, Any]:
-    """Reads a file and checks it.
+    """Read a file and check it.
 
     Args:
-        path: The file.
-        form: Which form it has; None finds out from its contents.
+      path: The file.
+      form: Which form it has; None finds out from its contents.
 
     Returns:
-        The form and the contents; those of losses are a list of objects.
+      The form and the contents; those of losses are a list of objects.
 
     Raises:
-        ValueError: It is not JSON, has no known form, or a part of it has the wrong
-            shape; the message names the file and the line or part.
+      ValueError: It is not JSON, has no known form, or a part of it has the wrong
+        shape; the message names the file and the line or part.
     """
     if form == "losses" or (form is None and path.suffix == ".jsonl"):
-        return "losses", _read_lines(path)
-    value = _parse(_text(path), path, 1)
-    form = form or _form_of(value, path)
+        return "losses", read_lines(path)
+    value = parse(text_in(path), path, 1)
+    form = form or form_of(value, path)
     check(value, SHAPES[form], str(path))
     seal = value.pop(SEAL, None)
     if seal is not None and seal != seal_of(value):
@@ -62,7 +62,8 @@ def read_form(path: Path, form: str | None = None) -> tuple[str, Any]:
     return form, value
 
 
-def _form_of(value: Any, path: Path) -> str:
+def form_of(value: Any, path: Path) -> str:
+    """Return the form of a file by what it holds; refuse what has none."""
     if isinstance(value, dict):
         about = value.get("about")
         stated = about.get("format") if isinstance(about, dict) else None
@@ -82,15 +83,16 @@ def _form_of(value: Any, path: Path) -> str:
     )
 
 
-def _read_lines(path: Path) -> list[dict]:
-    """The objects {"loss": {...}} and {"evaluation": {...}} of a training run."""
+def read_lines(path: Path) -> list[dict]:
+    """Return the objects {"loss": ...} and {"evaluation": ...} of a training run."""
     rows = read_sealed_lines(path, remedy="train again", warn=False)
     for number, row in enumerate(rows, 1):
         check(row, {str: {"step": float}}, f"{path}: line {number}")
     return rows
 
 
-def _text(path: Path) -> str:
+def text_in(path: Path) -> str:
+    """Return the text of a file; refuse what is none."""
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -99,7 +101,8 @@ def _text(path: Path) -> str:
         ) from error
 
 
-def _parse(text: str, path: Path, first_line: int) -> Any:
+def parse(text: str, path: Path, first_line: int) -> Any:
+    """Return the JSON of a text; an error names the file and the line."""
     try:
         return parse_json(text)
     except json.JSONDecodeError as error:

@@ -25,15 +25,15 @@ _LABELS = {
 
 
 def attack_label(attack: str) -> str:
-    """An attack's name for readers."""
+    """Return an attack's name for readers."""
     return _LABELS.get(attack, attack.replace("_", " "))
 
 
 def membership_line(run: ComparedRun, attack: str) -> str | None:
-    """An attack's AUC and true-positive rate on a run, with their 95 % intervals.
+    """Return an attack's AUC and true-positive rate on a run, with 95 % intervals.
 
     Returns:
-        The text; None where the run has no such attack.
+      The text; None where the run has no such attack.
     """
     found = run.block("membership").get(attack)
     if found is None:
@@ -51,28 +51,28 @@ def membership_line(run: ComparedRun, attack: str) -> str | None:
 
 
 def membership_names(runs: Sequence[ComparedRun]) -> list[str]:
-    """The attacks that any run has scores of."""
+    """Return the attacks that any run has scores of."""
     return list(dict.fromkeys(name for run in runs for name in run.block("membership")))
 
 
 def membership_figure(runs: Sequence[ComparedRun], attack: str) -> "Figure | None":
-    """Draws an attack's scores of forgotten and never-seen examples, a panel a run.
+    """Draw an attack's scores of forgotten and never-seen examples, a panel a run.
 
     The panels have the same axes, so that runs can be compared; each histogram is a
     share of its own examples. The higher a score, the less likely a member.
 
     Args:
-        runs: The runs; those without the attack are left out.
-        attack: Its name.
+      runs: The runs; those without the attack are left out.
+      attack: Its name.
 
     Returns:
-        The figure; None where there is no finite score.
+      The figure; None where there is no finite score.
     """
     having = []
     for position, run in enumerate(runs):
         found = run.block("membership").get(attack)
         if found is not None:
-            sides = tuple(_finite(found[side]) for side in ("forget", "holdout"))
+            sides = tuple(finite(found[side]) for side in ("forget", "holdout"))
             having.append((position, run, sides))
     everything = np.concatenate([x for _, _, sides in having for x in sides] or [[]])
     if not everything.size:
@@ -90,15 +90,16 @@ def membership_figure(runs: Sequence[ComparedRun], attack: str) -> "Figure | Non
     )
     for axes, (position, run, sides) in zip(grid, having, strict=True):
         title(axes, run.name)
-        forget, holdout = (_shares(values, edges) for values in sides)
+        forget, holdout = (shares(values, edges) for values in sides)
         axes.stairs(forget, edges, fill=True, color=look(position).colour, alpha=0.65)
         axes.stairs(holdout, edges, color=INK, linewidth=1.6)
     grid[0].set_ylim(bottom=0)  # of all panels, which share the axis
-    legend(figure, _handles(look(having[0][0]).colour, one_run=len(having) == 1))
+    legend(figure, handles(look(having[0][0]).colour, one_run=len(having) == 1))
     return figure
 
 
-def _handles(colour: str, *, one_run: bool) -> list:
+def handles(colour: str, *, one_run: bool) -> list:
+    """Return the legend of a histogram of both sets."""
     from matplotlib.patches import Patch
 
     if not one_run:
@@ -110,11 +111,12 @@ def _handles(colour: str, *, one_run: bool) -> list:
     ]
 
 
-def _finite(values: Sequence[float | None]) -> np.ndarray:
+def finite(values: Sequence[float | None]) -> np.ndarray:
+    """Return the finite ones of values."""
     array = np.asarray([np.nan if x is None else x for x in values], np.float64)
     return array[np.isfinite(array)]
 
 
-def _shares(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+def shares(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """Per cent of the values in each bin."""
     return 100 * np.histogram(values, edges)[0] / max(len(values), 1)

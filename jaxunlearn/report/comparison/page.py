@@ -38,12 +38,12 @@ class Drawn(NamedTuple):
     """A figure of the page.
 
     Attributes:
-        kind: Its section: plane, curves, track, layers, membership or attacks.
-        of: What it shows: the name of a curve, an attack or a method; "" where there is
-            one.
-        stem: Its file's name without extension.
-        label: What a screen reader says.
-        figure: The figure.
+      kind: Its section: plane, curves, track, layers, membership or attacks.
+      of: What it shows: the name of a curve, an attack or a method; "" where there is
+        one.
+      stem: Its file's name without extension.
+      label: What a screen reader says.
+      figure: The figure.
     """
 
     kind: str
@@ -56,21 +56,21 @@ class Drawn(NamedTuple):
 def write_comparison(
     runs: Sequence[ComparedRun], out_dir: str | os.PathLike[str]
 ) -> Path:
-    """Writes DIR/report.html, its figures in DIR/figures, its tables in DIR/tables.
+    """Write DIR/report.html, its figures in DIR/figures, its tables in DIR/tables.
 
     The page is one file: style and figures are inside and nothing is fetched. Every
     text is escaped. A section without numbers says which command would make them.
 
     Args:
-        runs: One run or more, as `read_runs` returns them.
-        out_dir: The folder, which is made if it does not exist. Files of other names
-            stay there.
+      runs: One run or more, as ``read_runs`` returns them.
+      out_dir: The folder, which is made if it does not exist. Files of other names
+        stay there.
 
     Returns:
-        The path of the page.
+      The path of the page.
 
     Raises:
-        ValueError: There is no run, or two have the same name.
+      ValueError: There is no run, or two have the same name.
     """
     drawn = draw_comparison(runs)
     page = render_comparison(runs, drawn)
@@ -84,10 +84,10 @@ def write_comparison(
 
 
 def draw_comparison(runs: Sequence[ComparedRun]) -> list[Drawn]:
-    """Draws the figures that there are numbers for, in the page's order.
+    """Draw the figures that there are numbers for, in the page's order.
 
     Raises:
-        ValueError: There is no run, or two have the same name.
+      ValueError: There is no run, or two have the same name.
     """
     check_runs(runs)
     wanted: list[tuple[str, str, str, Callable[[], Any]]] = [
@@ -125,7 +125,7 @@ def draw_comparison(runs: Sequence[ComparedRun]) -> list[Drawn]:
 
 
 def check_runs(runs: Sequence[ComparedRun]) -> None:
-    """Refuses no runs, and runs that a reader could not tell apart."""
+    """Refuse no runs, and runs that a reader could not tell apart."""
     names = [run.name for run in runs]
     if not names:
         raise ValueError("runs is empty: a comparison needs one run or more")
@@ -138,14 +138,14 @@ def check_runs(runs: Sequence[ComparedRun]) -> None:
 
 
 def render_comparison(runs: Sequence[ComparedRun], drawn: Sequence[Drawn]) -> str:
-    """Renders the page.
+    """Render the page.
 
     Args:
-        runs: The runs.
-        drawn: What `draw_comparison` returned for them.
+      runs: The runs.
+      drawn: What ``draw_comparison`` returned for them.
 
     Returns:
-        The HTML text.
+      The HTML text.
     """
     check_runs(runs)
     templates = environment(_FOLDER)
@@ -167,11 +167,11 @@ def render_comparison(runs: Sequence[ComparedRun], drawn: Sequence[Drawn]) -> st
     shown = examples.compared_examples(runs)
     return templates.get_template("comparison.html.jinja").render(
         runs=runs,
-        figures=_inline(drawn),
+        figures=inline(drawn),
         leading=leading,
         meanings={score: scores.LEADING[score] for score in leading},
-        summary=_score_table(runs, leading),
-        others=_score_table(runs, others),
+        summary=score_table(runs, leading),
+        others=score_table(runs, others),
         sentences={run.name: scores.sentence_of(run) for run in runs},
         referenced=[run for run in runs if run.block("reference")],
         retraining=[
@@ -188,7 +188,7 @@ def render_comparison(runs: Sequence[ComparedRun], drawn: Sequence[Drawn]) -> st
     )
 
 
-def _inline(drawn: Sequence[Drawn]) -> dict[str, list[tuple[str, Markup]]]:
+def inline(drawn: Sequence[Drawn]) -> dict[str, list[tuple[str, Markup]]]:
     """For each section its figures: (what of, svg)."""
     found: dict[str, list[tuple[str, Markup]]] = {kind: [] for kind in _KINDS}
     for one in drawn:
@@ -201,8 +201,8 @@ def _table(rows: Sequence[Mapping]) -> Markup | None:
     return html_table(rows) if rows else None
 
 
-def _score_table(runs: Sequence[ComparedRun], columns: Sequence[str]) -> Markup | None:
-    """The scores' table, under each heading which way is better."""
+def score_table(runs: Sequence[ComparedRun], columns: Sequence[str]) -> Markup | None:
+    """Return the scores' table, under each heading which way is better."""
     if not columns:
         return None
     table = html_table(tables.headed(tables.score_rows(runs, columns)))
@@ -217,7 +217,7 @@ def _score_table(runs: Sequence[ComparedRun], columns: Sequence[str]) -> Markup 
 
 
 def _stem(kind: str, of: str, taken: set[str]) -> str:
-    """A file's name of letters, digits and underscores that is not taken."""
+    """Return a file's name of letters, digits and underscores that is not taken."""
     words = "".join(c if c.isascii() and c.isalnum() else " " for c in of.lower())
     stem = "_".join([kind, *words.split()])[:60]
     count, free = 1, stem

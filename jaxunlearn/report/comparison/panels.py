@@ -31,7 +31,7 @@ class Look(NamedTuple):
     fill: str
 
     def line(self) -> dict:
-        """Arguments for a line with markers."""
+        """Return arguments for a line with markers."""
         return {
             "color": self.colour,
             "linestyle": self.dash,
@@ -41,7 +41,7 @@ class Look(NamedTuple):
         }
 
     def point(self) -> dict:
-        """Arguments for a marker."""
+        """Return arguments for a marker."""
         return {
             "marker": self.marker,
             "markerfacecolor": self.fill,
@@ -55,7 +55,7 @@ ORIGINAL = Look(INK, "o", ":", PAPER)
 
 
 def look(position: int) -> Look:
-    """The look of the run at `position`; it comes again after 60."""
+    """Return the look of the run at ``position``; it comes again after 60."""
     colour = _COLOURS[position % len(_COLOURS)]
     marker = _MARKERS[position % len(_MARKERS)]
     return Look(colour, marker, _DASHES[position % len(_DASHES)], colour)
@@ -64,16 +64,16 @@ def look(position: int) -> Look:
 def panels(
     x_label: str, y_labels: Sequence[str], *, height: float, share_y: bool = False
 ) -> "tuple[Figure, list[Axes]]":
-    """Makes a figure of empty axes, one above the other, with one x axis.
+    """Make a figure of empty axes, one above the other, with one x axis.
 
     Args:
-        x_label: Of the lowest.
-        y_labels: One for each, from the top.
-        height: Of each, in inches.
-        share_y: Whether they also have the same y axis.
+      x_label: Of the lowest.
+      y_labels: One for each, from the top.
+      height: Of each, in inches.
+      share_y: Whether they also have the same y axis.
 
     Returns:
-        The figure and its axes.
+      The figure and its axes.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -91,12 +91,12 @@ def panels(
 
 
 def title(axes: "Axes", text: str) -> None:
-    """Writes a panel's title at its left."""
+    """Write a panel's title at its left."""
     axes.set_title(plain(text), loc="left", color=INK, fontsize=9.5, fontweight="bold")
 
 
 def plain(text: str) -> str:
-    """A text that matplotlib draws as it is, its middle cut out where it is long.
+    """Return a text that matplotlib draws as it is, a long one without its middle.
 
     >>> print(plain("cost $5"), plain("a/very/long/path/to/some/run/of/mine"))
     cost \\$5 a/very/long/p…/run/of/mine
@@ -108,7 +108,7 @@ def plain(text: str) -> str:
 
 
 def swatch(of: Look) -> Markup:
-    """The beginning of a line in a run's look, to stand beside its name in a page."""
+    """Return the beginning of a line in a run's look, to stand beside its name."""
     shapes = {
         "o": '<circle cx="14" cy="6" r="4"/>',
         "s": '<path d="M10 2h8v8h-8z"/>',

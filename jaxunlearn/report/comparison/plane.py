@@ -27,16 +27,16 @@ class Place(NamedTuple):
 
 
 def plane_figure(runs: Sequence[ComparedRun]) -> "Figure | None":
-    """Draws every run's forget loss over its retain loss.
+    """Draw every run's forget loss over its retain loss.
 
-    Bars are 95 % intervals. A line joins the runs of `front`, each of them ringed.
+    Bars are 95 % intervals. A line joins the runs of ``front``, each of them ringed.
 
     Args:
-        runs: The runs; those without both losses, or with one that is not finite, are
-            left out.
+      runs: The runs; those without both losses, or with one that is not finite, are
+        left out.
 
     Returns:
-        The figure; None where no run can be drawn.
+      The figure; None where no run can be drawn.
     """
     places = [
         Place(run.name, run.scores, run.block("intervals"), look(position))
@@ -45,7 +45,7 @@ def plane_figure(runs: Sequence[ComparedRun]) -> "Figure | None":
     ]
     if not places:
         return None
-    landmarks = _landmarks(runs)
+    landmarks = landmark_places(runs)
     figure, axes = blank(
         "loss on the examples to keep (nats a token)",
         "loss on the examples to forget\n(nats a token)",
@@ -62,9 +62,9 @@ def plane_figure(runs: Sequence[ComparedRun]) -> "Figure | None":
             alpha=0.6,
             gid="front",
         )
-    handles = [_draw(axes, place, order=4) for place in places]
+    handles = [draw(axes, place, order=4) for place in places]
     # Below the runs: a run that came out like the retrained model must not be hidden.
-    handles += [_draw(axes, place, order=3) for place in landmarks]
+    handles += [draw(axes, place, order=3) for place in landmarks]
     ring = {"marker": "o", "linestyle": "none", "markersize": 16, "linewidth": 1}
     ring |= {"markerfacecolor": "none", "markeredgecolor": INK, "markeredgewidth": 0.9}
     for scores in line:
@@ -80,7 +80,7 @@ def plane_figure(runs: Sequence[ComparedRun]) -> "Figure | None":
 
 
 def front(runs: Sequence[ComparedRun]) -> list[int]:
-    """The positions of the runs that no other beats in both losses.
+    """Return the positions of the runs that no other beats in both losses.
 
     Smaller is better: the retain loss, and how far the forget loss is from the
     retrained model's, above or below. Without a retrained model a higher forget loss
@@ -94,22 +94,22 @@ def front(runs: Sequence[ComparedRun]) -> list[int]:
             points.append((float("nan"), float("nan")))
         else:
             points.append((x, -y if goal is None else abs(y - goal)))
-    if any(_has_goal(run) for run in runs):
+    if any(has_goal(run) for run in runs):
         # Distances and plain losses cannot be ranked together.
         points = [
-            point if _has_goal(run) else (float("nan"), point[1])
+            point if has_goal(run) else (float("nan"), point[1])
             for run, point in zip(runs, points, strict=True)
         ]
     return pareto_front(points)
 
 
 def drawable(scores: Mapping[str, float | None]) -> bool:
-    """Whether a model has a place in the plane."""
+    """Return whether a model has a place in the plane."""
     return finite(scores.get(X)) and finite(scores.get(Y))
 
 
 def stretch_axis(axes: "Axes", which: str, values: Sequence[float | None]) -> None:
-    """Makes an axis logarithmic where one model would push the others into a corner."""
+    """Make an axis logarithmic where one model would push the others into a corner."""
     import numpy as np
     from matplotlib.ticker import LogLocator, NullLocator
 
@@ -124,12 +124,13 @@ def stretch_axis(axes: "Axes", which: str, values: Sequence[float | None]) -> No
     axis.set_minor_locator(NullLocator())
 
 
-def _has_goal(run: ComparedRun) -> bool:
+def has_goal(run: ComparedRun) -> bool:
+    """Return whether the retrained model of a run has a place in the plane."""
     return run.block("reference").get("scores", {}).get(Y) is not None
 
 
-def _landmarks(runs: Sequence[ComparedRun]) -> list[Place]:
-    """Each different retrained and original model once."""
+def landmark_places(runs: Sequence[ComparedRun]) -> list[Place]:
+    """Return each different retrained and original model once."""
     places: list[Place] = []
     for block, name, of in (
         ("reference", "retrained", RETRAINED),
@@ -148,8 +149,8 @@ def _landmarks(runs: Sequence[ComparedRun]) -> list[Place]:
     return places
 
 
-def _draw(axes: "Axes", place: Place, *, order: int):
-    """Draws a model with its bars; returns its entry in the legend."""
+def draw(axes: "Axes", place: Place, *, order: int):
+    """Draw a model with its bars; returns its entry in the legend."""
     x, y = place.scores[X], place.scores[Y]
     bars = {}
     for direction, score, value in (("xerr", X, x), ("yerr", Y, y)):

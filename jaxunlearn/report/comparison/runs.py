@@ -19,23 +19,23 @@ from jaxunlearn.report.kit.tables import visible
 def read_runs(
     paths: Sequence[str | Path], *, names: Sequence[str] | None = None
 ) -> list[ComparedRun]:
-    """Reads runs; files of different forms that carry one name are one run.
+    """Read runs; files of different forms that carry one name are one run.
 
     Args:
-        paths: Directories with scores.json, attack.json, unlearning.json,
-            losses.jsonl or influence_track.npz, or single files of these forms under
-            any name.
-        names: What to call each; by default what its files say they are of, else
-            the directory's or file's name, made longer where two would be the same.
+      paths: Directories with scores.json, attack.json, unlearning.json,
+        losses.jsonl or influence_track.npz, or single files of these forms under
+        any name.
+      names: What to call each; by default what its files say they are of, else
+        the directory's or file's name, made longer where two would be the same.
 
     Returns:
-        The runs in the order of `paths`.
+      The runs in the order of ``paths``.
 
     Raises:
-        ValueError: There is no path, a file is damaged or none, `names` has another
-            length, or two files of one form carry one name.
-        FileNotFoundError: A path does not exist, or a directory holds none of the
-            files.
+      ValueError: There is no path, a file is damaged or none, ``names`` has another
+        length, or two files of one form carry one name.
+      FileNotFoundError: A path does not exist, or a directory holds none of the
+        files.
     """
     if not paths:
         raise ValueError("runs is empty: name one run directory or scores file or more")
@@ -47,8 +47,8 @@ def read_runs(
     if names is not None and not all(names):
         raise ValueError(f"names={','.join(names)}: a name is empty")
     places = [Path(path) for path in paths]
-    found = [_read(path) for path in places]
-    called = list(names) if names is not None else _names(places, found)
+    found = [read(path) for path in places]
+    called = list(names) if names is not None else run_names(places, found)
     called = [visible(name) for name in called]
     files: dict[str, dict[str, tuple[Path, Any]]] = {}
     for name, of_run in zip(called, found, strict=True):
@@ -64,10 +64,10 @@ def read_runs(
 
 
 def compared_run(name: str, files: Mapping[str, tuple[Path, Any]]) -> ComparedRun:
-    """A run from the contents of its files, by form.
+    """Return a run from the contents of its files, by form.
 
     Scores that only unlearning.json knows, the losses before and after, count where
-    there is no scores file. A membership attack's AUC is the score `mia_ATTACK_auc`.
+    there is no scores file. A membership attack's AUC is the score ``mia_ATTACK_auc``.
     """
     contents = {form: value for form, (_, value) in files.items()}
     everything = contents.get("scores", {})
@@ -103,15 +103,15 @@ def compared_run(name: str, files: Mapping[str, tuple[Path, Any]]) -> ComparedRu
         blocks=blocks,
         attacks=attack.get("attacks", ()),
         not_run=attack.get("not_run") or {},
-        curves=_curves(blocks, unlearning, contents.get("losses", ())),
+        curves=run_curves(blocks, unlearning, contents.get("losses", ())),
         about=about,
         sources=tuple(str(path) for path, _ in files.values()),
         track=contents.get("track"),
     )
 
 
-def _read(path: Path) -> dict[str, tuple[Path, Any]]:
-    """The files of one argument: form -> (path, contents)."""
+def read(path: Path) -> dict[str, tuple[Path, Any]]:
+    """Return the files of one argument: form -> (path, contents)."""
     if not path.exists():
         raise FileNotFoundError(
             f"run={path} does not exist: name a run's directory or a scores file"
@@ -137,11 +137,11 @@ def _read(path: Path) -> dict[str, tuple[Path, Any]]:
     return found
 
 
-def _names(paths: Sequence[Path], found: Sequence[Mapping]) -> list[str]:
-    """What the files say, else the path's own name, else as much path as it takes."""
-    own = [_parts(path) for path in paths]
+def run_names(paths: Sequence[Path], found: Sequence[Mapping]) -> list[str]:
+    """Return what the files say, else the path's name, else as much as it takes."""
+    own = [path_parts(path) for path in paths]
     names = [
-        _stated(of_run) or parts[-1] for parts, of_run in zip(own, found, strict=True)
+        stated(of_run) or parts[-1] for parts, of_run in zip(own, found, strict=True)
     ]
     forms = [set(of_run) for of_run in found]
     clash = {
@@ -161,8 +161,8 @@ def _names(paths: Sequence[Path], found: Sequence[Mapping]) -> list[str]:
     return [shorter.get(i, name) for i, name in enumerate(names)]
 
 
-def _parts(path: Path) -> tuple[str, ...]:
-    """A path's parts, without what says no more than the form of a file."""
+def path_parts(path: Path) -> tuple[str, ...]:
+    """Return a path's parts, without what says no more than the form of a file."""
     whole = path.resolve()
     if whole.is_dir():
         return whole.parts
@@ -170,7 +170,8 @@ def _parts(path: Path) -> tuple[str, ...]:
     return whole.parent.parts if usual else (*whole.parent.parts, whole.stem)
 
 
-def _stated(of_run: Mapping[str, tuple[Path, Any]]) -> str | None:
+def stated(of_run: Mapping[str, tuple[Path, Any]]) -> str | None:
+    """Return the name that a file of the run states, if one does."""
     for form in ("scores", "attack"):
         if form in of_run:
             name = (of_run[form][1].get("about") or {}).get("name")
@@ -179,8 +180,8 @@ def _stated(of_run: Mapping[str, tuple[Path, Any]]) -> str | None:
     return None
 
 
-def _curves(blocks: Mapping, unlearning: Mapping, lines: Sequence[Mapping]) -> dict:
-    """The curves of the scores file, of training and of the calibration's trials."""
+def run_curves(blocks: Mapping, unlearning: Mapping, lines: Sequence[Mapping]) -> dict:
+    """Return the curves of the scores, of training and of the calibration."""
     curves = {
         name: Curve("step", "step", rows)
         for name, rows in (blocks.get("curves") or {}).items()

@@ -88,13 +88,13 @@ class Compared(NamedTuple):
     """A score beside the retrained model's.
 
     Attributes:
-        value: The run's; None where it has none.
-        low: Lower end of its 95 % interval, or None.
-        high: Upper end.
-        reference: The retrained model's, or None.
-        difference: value - reference, or None.
-        half_widths: The size of the difference over half the width of the reference's
-            own 95 % interval, or None: up to 1 cannot be told from it.
+      value: The run's; None where it has none.
+      low: Lower end of its 95 % interval, or None.
+      high: Upper end.
+      reference: The retrained model's, or None.
+      difference: value - reference, or None.
+      half_widths: The size of the difference over half the width of the reference's
+        own 95 % interval, or None: up to 1 cannot be told from it.
     """
 
     value: float | None
@@ -106,14 +106,14 @@ class Compared(NamedTuple):
 
 
 def compared(run: ComparedRun, score: str) -> Compared:
-    """One score of a run, and how far it is from the retrained model's.
+    """Return one score of a run, and how far it is from the retrained model's.
 
     Args:
-        run: The run.
-        score: The score's name in its file.
+      run: The run.
+      score: The score's name in its file.
 
     Returns:
-        The value and what could be compared.
+      The value and what could be compared.
 
     >>> reference = {"scores": {"a": 2.0}, "intervals": {"a": [1.5, 2.5]}}
     >>> run = ComparedRun("x", {"a": 3.0}, {"reference": reference})
@@ -137,7 +137,7 @@ def compared(run: ComparedRun, score: str) -> Compared:
 def interval(
     intervals: Mapping[str, Sequence[float | None]], score: str
 ) -> tuple[float | None, float | None]:
-    """The two finite ends of a score's interval, or None and None."""
+    """Return the two finite ends of a score's interval, or None and None."""
     ends = intervals.get(score) or ()
     if len(ends) != 2 or not all(finite(end) for end in ends):
         return None, None
@@ -145,12 +145,12 @@ def interval(
 
 
 def finite(value: float | None) -> bool:
-    """Whether there is a number, and a finite one."""
+    """Return whether there is a number, and a finite one."""
     return value is not None and math.isfinite(value)
 
 
 def leading_scores(runs: Sequence[ComparedRun]) -> list[str]:
-    """The scores of the summary that any run has a number for."""
+    """Return the scores of the summary that any run has a number for."""
     return [
         score
         for score in LEADING
@@ -159,7 +159,7 @@ def leading_scores(runs: Sequence[ComparedRun]) -> list[str]:
 
 
 def other_scores(runs: Sequence[ComparedRun]) -> list[str]:
-    """Every score beyond the summary's that any run has a number for."""
+    """Return every score beyond the summary's that any run has a number for."""
     names = dict.fromkeys(
         name
         for run in runs
@@ -170,7 +170,7 @@ def other_scores(runs: Sequence[ComparedRun]) -> list[str]:
 
 
 def label_of(score: str) -> str:
-    """A score's name for readers.
+    """Return a score's name for readers.
 
     >>> label_of("forget_loss"), label_of("my_score")
     ('forget loss', 'my score')
@@ -179,7 +179,7 @@ def label_of(score: str) -> str:
 
 
 def labels_of(scores: Sequence[str]) -> dict[str, str]:
-    """Names for readers, all different.
+    """Name for readers, all different.
 
     >>> labels_of(["a_b", "a b", "c_d"])
     {'a_b': 'a_b', 'a b': 'a b', 'c_d': 'c d'}
@@ -192,7 +192,7 @@ def labels_of(scores: Sequence[str]) -> dict[str, str]:
 
 
 def best(runs: Sequence[ComparedRun], score: str) -> set[str]:
-    """The names of the runs that are best in a score.
+    """Return the names of the runs that are best in a score.
 
     By its direction: highest, lowest, nearest to 0, or nearest to the retrained model,
     each run to its own. Empty where fewer than two runs can be ranked, where all are
@@ -217,7 +217,7 @@ def best(runs: Sequence[ComparedRun], score: str) -> set[str]:
 
 
 def sentence_of(run: ComparedRun) -> str:
-    """What the leading scores and the attacks say of a run, in one or two sentences."""
+    """Return what the leading scores and the attacks say of a run, in sentences."""
     found = {s: compared(run, s) for s in LEADING}
     judged = {
         score: one
@@ -251,7 +251,7 @@ def sentence_of(run: ComparedRun) -> str:
 
 
 def short(value: float | None) -> str:
-    """A number with three digits; large and small ones as `text_of` writes them.
+    """Return a number with three digits; large ones as ``text_of`` writes them.
 
     >>> short(0.12345), short(-2.0), short(12345.6), short(None)
     ('0.123', '−2', '12,346', '–')
@@ -264,7 +264,7 @@ def short(value: float | None) -> str:
 
 
 def difference_text(difference: float) -> str:
-    """A difference with its sign and three digits.
+    """Return a difference with its sign and three digits.
 
     >>> difference_text(0.0213), difference_text(-3.0), difference_text(0.0)
     ('+0.0213', '−3', '0')
@@ -273,7 +273,7 @@ def difference_text(difference: float) -> str:
 
 
 def times(half_widths: float) -> str:
-    """A number of half-widths with two digits.
+    """Return a number of half-widths with two digits.
 
     >>> times(0.53), times(12.34), times(1234.0)
     ('0.53', '12', '1,234')

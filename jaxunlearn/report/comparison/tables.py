@@ -28,7 +28,7 @@ _UNITS = ("", "k", "M", "G", "T", "P", "E")
 
 
 def score_rows(runs: Sequence[ComparedRun], scores: Sequence[str]) -> list[dict]:
-    """A row a model, a column a score, as the page shows them.
+    """Return a row a model, a column a score, as the page shows them.
 
     Under a value stand its 95 % interval and the distance to the retrained model:
     value - reference, and in half-widths of the reference's own interval. "best" marks
@@ -36,16 +36,16 @@ def score_rows(runs: Sequence[ComparedRun], scores: Sequence[str]) -> list[dict]
     different one once.
 
     Args:
-        runs: The runs.
-        scores: The columns, by the names of their file.
+      runs: The runs.
+      scores: The columns, by the names of their file.
 
     Returns:
-        Rows for `html_table`; the first column is "run".
+      Rows for ``html_table``; the first column is "run".
     """
     bests = {score: best(runs, score) for score in scores}
     rows = [
         {"run": head(run.name, look(position))}
-        | {s: _cell(run, s, best=run.name in bests[s]) for s in scores}
+        | {s: cell(run, s, best=run.name in bests[s]) for s in scores}
         for position, run in enumerate(runs)
     ]
     for block, name, of in (
@@ -54,18 +54,18 @@ def score_rows(runs: Sequence[ComparedRun], scores: Sequence[str]) -> list[dict]
     ):
         found = landmarks(runs, block)
         for model, names in found:
-            note = _note(model, names if len(found) > 1 else ())
+            note = note_line(model, names if len(found) > 1 else ())
             row: dict[str, Any] = {"run": head(name, of, note)}
             for score in scores:
                 value = model.get("scores", {}).get(score)
                 ends = interval(model.get("intervals") or {}, score)
-                row[score] = None if value is None else _value(value, *ends)
+                row[score] = None if value is None else value_cell(value, *ends)
             rows.append(row)
     return rows
 
 
 def headed(rows: Sequence[Mapping]) -> list[dict]:
-    """Rows whose columns are scores, under names for readers."""
+    """Return rows whose columns are scores, under names for readers."""
     called = labels_of([column for column in rows[0] if column != "run"])
     return [
         {called.get(column, column): value for column, value in row.items()}
@@ -74,13 +74,13 @@ def headed(rows: Sequence[Mapping]) -> list[dict]:
 
 
 def direction_of(score: str) -> tuple[str, str] | None:
-    """The sign and the words of which way a score is better, if that is known."""
+    """Return the sign and words of which way a score is better, if it is known."""
     better = LEADING[score].better if score in LEADING else None
     return None if better is None else MARKS[better]
 
 
 def landmarks(runs: Sequence[ComparedRun], block: str) -> list[tuple[dict, list[str]]]:
-    """Each different model of a block, with the names of the runs that have it."""
+    """Return each different model of a block, with the names of its runs."""
     found: list[tuple[dict, list[str]]] = []
     for run in runs:
         model = run.block(block)
@@ -96,17 +96,17 @@ def landmarks(runs: Sequence[ComparedRun], block: str) -> list[tuple[dict, list[
 
 
 def retraining_rows(runs: Sequence[ComparedRun]) -> list[dict]:
-    """A row a run of what was measured against many retrained models."""
+    """Return a row a run of what was measured against many retrained models."""
 
     def numbers(run: ComparedRun) -> dict:
         found = run.block("retraining").items()
         return {label_of(name): value for name, value in found if is_number(value)}
 
-    return _plain_rows(runs, numbers)
+    return plain_rows(runs, numbers)
 
 
 def distance_rows(runs: Sequence[ComparedRun]) -> list[dict]:
-    """A row a run, a column a leading score: how far among many retrained models.
+    """Return a row a run, a column a leading score: how far among the retrained.
 
     In standard deviations of the retrained models' scores, with the share of them that
     stand at least as far out.
@@ -122,11 +122,11 @@ def distance_rows(runs: Sequence[ComparedRun]) -> list[dict]:
             if finite((found.get(score) or {}).get("z"))
         }
 
-    return _plain_rows(runs, distances)
+    return plain_rows(runs, distances)
 
 
 def cost_rows(runs: Sequence[ComparedRun]) -> list[dict]:
-    """A row a run: seconds of each stage, peak memory, floating-point operations."""
+    """Return a row a run: seconds of each stage, peak memory, operations."""
 
     def cost(run: ComparedRun) -> dict:
         found = run.block("cost")
@@ -143,11 +143,11 @@ def cost_rows(runs: Sequence[ComparedRun]) -> list[dict]:
                 rest[name] = with_unit(found[key], unit)
         return seconds | rest
 
-    return _plain_rows(runs, cost)
+    return plain_rows(runs, cost)
 
 
 def version_rows(runs: Sequence[ComparedRun]) -> list[dict]:
-    """A row a package, a column a run; versions that differ within a run are joined."""
+    """Return a row a package, a column a run; versions of one run are joined."""
     of_runs: dict[str, dict[str, list[str]]] = {}
     for run in runs:
         for about in run.about.values():
@@ -164,13 +164,13 @@ def version_rows(runs: Sequence[ComparedRun]) -> list[dict]:
 
 
 def head(name: str, of: Look, note: str = "") -> Markup:
-    """A model's name beside a swatch of its look."""
+    """Return a model's name beside a swatch of its look."""
     small = Markup("<small>{}</small>").format(note) if note else ""
     return Markup('{}<span class="name">{}</span>{}').format(swatch(of), name, small)
 
 
 def with_unit(value: float, unit: str) -> str:
-    """A large number with a decimal prefix.
+    """Return a large number with a decimal prefix.
 
     >>> with_unit(1_234_000_000, "B"), with_unit(12, "B"), with_unit(3.2e13, "FLOP")
     ('1.23 GB', '12 B', '32 TFLOP')
@@ -181,10 +181,10 @@ def with_unit(value: float, unit: str) -> str:
     return f"{value:.3g} {_UNITS[step]}{unit}"
 
 
-def _plain_rows(
+def plain_rows(
     runs: Sequence[ComparedRun], values_of: Callable[[ComparedRun], Mapping]
 ) -> list[dict]:
-    """A row for each run that has values; a column for each name that any has."""
+    """Return a row for each run that has values, a column for each name."""
     found = [(i, run, dict(values_of(run))) for i, run in enumerate(runs)]
     columns = list(dict.fromkeys(name for _, _, values in found for name in values))
     return [
@@ -195,11 +195,12 @@ def _plain_rows(
     ]
 
 
-def _cell(run: ComparedRun, score: str, *, best: bool) -> Markup | None:
+def cell(run: ComparedRun, score: str, *, best: bool) -> Markup | None:
+    """Return a score in a table, with its interval and how many were left out."""
     found = compared(run, score)
     if found.value is None:
         return None
-    parts = [_value(found.value, found.low, found.high, best=best)]
+    parts = [value_cell(found.value, found.low, found.high, best=best)]
     left_out = counted(run, score)
     if left_out is not None:
         parts.append(Markup("<small>{}</small>").format(left_out))
@@ -220,16 +221,18 @@ def counted(run: ComparedRun, score: str) -> str | None:
     return f"{used:g} of {used + left_out:g} questions"
 
 
-def _value(
+def value_cell(
     value: float, low: float | None, high: float | None, *, best: bool = False
 ) -> Markup:
+    """Return a value in a table, with its interval."""
     text = Markup("<b>{}</b><i>best</i>" if best else "{}").format(short(value))
     if low is None or high is None:
         return text
     return text + Markup("<small>[{}, {}]</small>").format(short(low), short(high))
 
 
-def _note(model: Mapping, names: Sequence[str]) -> str:
+def note_line(model: Mapping, names: Sequence[str]) -> str:
+    """Return a line below a value."""
     count = model.get("count")
     parts = [model.get("name") or ""]
     if count is not None and count != 1:

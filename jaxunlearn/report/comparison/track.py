@@ -1,4 +1,4 @@
-"""Influence through training: what `jaxunlearn train --track` followed, epoch by epoch.
+"""Influence through training: what was followed of it, epoch by epoch.
 
 A record's influence is followed against every training example. Those that say the same
 as the record are its own; if training stored them, their scores stand apart from all
@@ -30,13 +30,13 @@ class Course(NamedTuple):
     """A method's scores through training.
 
     Attributes:
-        own: For each epoch the mean over records of the mean score with their own
-            training examples, with its 95 % interval over records.
-        rest: The same with all other training examples.
-        apart: The same of the difference, own less rest, which each record has: its
-            interval leaves out what scores differ by from record to record.
-        own_name: What `own` is: the same text, or the highest scores of the end.
-        records: How many of the records are counted.
+      own: For each epoch the mean over records of the mean score with their own
+        training examples, with its 95 % interval over records.
+      rest: The same with all other training examples.
+      apart: The same of the difference, own less rest, which each record has: its
+        interval leaves out what scores differ by from record to record.
+      own_name: What ``own`` is: the same text, or the highest scores of the end.
+      records: How many of the records are counted.
     """
 
     own: list[Interval]
@@ -47,18 +47,18 @@ class Course(NamedTuple):
 
 
 def method_names(runs: Sequence[ComparedRun]) -> list[str]:
-    """The methods that any run was tracked by."""
+    """Return the methods that any run was tracked by."""
     found = [run.track.track.scores for run in runs if run.track is not None]
     return list(dict.fromkeys(name for scores in found for name in scores))
 
 
 def method_label(method: str) -> str:
-    """A method's name for readers."""
+    """Return a method's name for readers."""
     return _LABELS.get(method, method.replace("_", " ").capitalize())
 
 
 def method_sign(runs: Sequence[ComparedRun], method: str) -> str:
-    """How to read the sign of a method's scores."""
+    """Return how to read the sign of a method's scores."""
     if method == "act_act":
         return _AGREEMENT
     tracks = [run.track.track for run in runs if run.track is not None]
@@ -66,7 +66,7 @@ def method_sign(runs: Sequence[ComparedRun], method: str) -> str:
 
 
 def course(tracked: Tracked, method: str) -> Course:
-    """A method's scores of the records' own training examples and of all others.
+    """Return a method's scores of the records' own training examples and of all others.
 
     A record's own examples are those that say the same. Where no record has one (or it
     is not known), they are the tenth of the training examples that score highest at
@@ -100,7 +100,7 @@ def course(tracked: Tracked, method: str) -> Course:
 
 
 def track_rows(runs: Sequence[ComparedRun]) -> list[dict]:
-    """The scores' courses as plain rows."""
+    """Return the scores' courses as plain rows."""
     rows = []
     for run in runs:
         for method in [] if run.track is None else run.track.track.scores:
@@ -113,9 +113,9 @@ def track_rows(runs: Sequence[ComparedRun]) -> list[dict]:
                         "method": method,
                         "epoch": epoch,
                         "training_examples": name,
-                        "score": _known(point.value),
-                        "low": _known(point.low),
-                        "high": _known(point.high),
+                        "score": finite_or_none(point.value),
+                        "low": finite_or_none(point.low),
+                        "high": finite_or_none(point.high),
                         "records": found.records,
                     }
                     for epoch, point in enumerate(line)
@@ -124,9 +124,14 @@ def track_rows(runs: Sequence[ComparedRun]) -> list[dict]:
 
 
 def norm_rows(runs: Sequence[ComparedRun]) -> list[dict]:
-    """The mean gradient norms as plain rows."""
+    """Return the mean gradient norms as plain rows."""
     return [
-        {"run": run.name, "epoch": epoch, "part": part, "gradient_norm": _known(value)}
+        {
+            "run": run.name,
+            "epoch": epoch,
+            "part": part,
+            "gradient_norm": finite_or_none(value),
+        }
         for run in runs
         if run.track is not None
         for epoch, means in enumerate(run.track.track.gradient_norms.mean(-1))
@@ -134,5 +139,6 @@ def norm_rows(runs: Sequence[ComparedRun]) -> list[dict]:
     ]
 
 
-def _known(value: float) -> float | None:
+def finite_or_none(value: float) -> float | None:
+    """Return a finite number, else None."""
     return float(value) if np.isfinite(value) else None

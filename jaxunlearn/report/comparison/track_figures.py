@@ -24,10 +24,10 @@ _PARTS = {"wte": ("#e69f00", "s"), "wpe": ("#cc79a7", "D"), "ln_f": ("#d55e00", 
 
 
 def track_line(run: ComparedRun, method: str) -> str | None:
-    """A method's scores at the end, of a record's own examples and of all others.
+    """Return a method's scores at the end, of own examples and of all others.
 
     Returns:
-        The text; None where the run was not tracked by the method.
+      The text; None where the run was not tracked by the method.
     """
     if run.track is None or method not in run.track.track.scores:
         return None
@@ -36,25 +36,25 @@ def track_line(run: ComparedRun, method: str) -> str | None:
     count = f"{records} records, {size} training examples"
     if found.records < records and method != "hvp":
         count += f" ({found.records} of the records could be counted)"
-    text = f"{found.own_name} {_ranged(found.own[-1])}"
-    text += f", all others {_ranged(found.rest[-1])}, difference "
-    text += f"{_ranged(found.apart[-1])} at the end; {count}"
+    text = f"{found.own_name} {ranged(found.own[-1])}"
+    text += f", all others {ranged(found.rest[-1])}, difference "
+    text += f"{ranged(found.apart[-1])} at the end; {count}"
     covered, of = (track.coverage[name] for name in ("parameters", "of"))
     return text if covered == of else f"{text}; {covered} of {of} parameters"
 
 
 def score_figure(runs: Sequence[ComparedRun], method: str) -> "Figure":
-    """Draws a method's scores through training, a panel a run.
+    """Draw a method's scores through training, a panel a run.
 
     The records' own training examples are a line in the run's colour, all others a
     thin one of ink; bands are 95 % intervals over the records.
 
     Args:
-        runs: Those that were not tracked by the method are left out.
-        method: Its name.
+      runs: Those that were not tracked by the method are left out.
+      method: Its name.
 
     Returns:
-        The figure. Runs have scales of their own: scores of models differ in size.
+      The figure. Runs have scales of their own: scores of models differ in size.
     """
     having = [
         (position, run, course(run.track, method))
@@ -65,28 +65,28 @@ def score_figure(runs: Sequence[ComparedRun], method: str) -> "Figure":
     other = {"color": INK, "linestyle": ":", "linewidth": 1.6}
     for axes, (position, run, found) in zip(grid, having, strict=True):
         title(axes, run.name)
-        _draw(axes, found.rest, other)
-        _draw(axes, found.own, look(position).line())
+        draw(axes, found.rest, other)
+        draw(axes, found.own, look(position).line())
         ends = [x for one in (*found.own, *found.rest) for x in one[:3]]
         ends = [x for x in ends if np.isfinite(x)]
         if ends:
             stretch_axis(axes, "y", ends)
     names = list(dict.fromkeys(found.own_name for _, _, found in having))
     own = look(having[0][0]).line() if len(having) == 1 else {"linestyle": "-"}
-    _whole_epochs(grid[-1])
+    whole_epochs(grid[-1])
     handles = [key(" or ".join(names), **own)]
     legend(figure, [*handles, key("all others", **other)])
     return figure
 
 
 def norm_figure(runs: Sequence[ComparedRun]) -> "Figure | None":
-    """Draws the norms of the records' gradients in each part of the model.
+    """Draw the norms of the records' gradients in each part of the model.
 
     A panel a run, a line a part: the mean over the records. The blocks are of one
     colour, the first the palest.
 
     Returns:
-        The figure; None where no run was tracked.
+      The figure; None where no run was tracked.
     """
     having = [(run, run.track.track) for run in runs if run.track is not None]
     if not having:
@@ -97,14 +97,14 @@ def norm_figure(runs: Sequence[ComparedRun]) -> "Figure | None":
     for axes, (run, track) in zip(grid, having, strict=True):
         title(axes, run.name)
         means = np.asarray(track.gradient_norms, np.float64).mean(-1)
-        own = _part_styles(track.groups)
+        own = part_styles(track.groups)
         for part, values in zip(track.groups, means.T, strict=True):
             axes.plot(np.where(np.isfinite(values), values, np.nan), **own[part])
         known = means[np.isfinite(means)]
         if len(known) and known.min() > 0 and known.max() > 10 * known.min():
-            _logarithmic(axes, wide=known.max() > 100 * known.min())
+            logarithmic(axes, wide=known.max() > 100 * known.min())
         styles = {**own, **styles}
-    _whole_epochs(grid[-1])
+    whole_epochs(grid[-1])
     blocks = [part for part in styles if part not in _PARTS]
     shown = styles
     if len(blocks) > _FEW_BLOCKS:
@@ -114,15 +114,15 @@ def norm_figure(runs: Sequence[ComparedRun]) -> "Figure | None":
     return figure
 
 
-def _ranged(one: "Interval") -> str:
-    """A value with its interval, where it has one."""
+def ranged(one: "Interval") -> str:
+    """Return a value with its interval, where it has one."""
     if not np.isfinite(one.low):
         return short(one.value)
     return f"{short(one.value)} [{short(one.low)}, {short(one.high)}]"
 
 
-def _draw(axes: "Axes", line: "Sequence[Interval]", style: dict) -> None:
-    """Draws a line and the band around it."""
+def draw(axes: "Axes", line: "Sequence[Interval]", style: dict) -> None:
+    """Draw a line and the band around it."""
     value, low, high = np.array([one[:3] for one in line], np.float64).T
     epochs = np.arange(len(line))
     axes.plot(epochs, value, **style)
@@ -131,13 +131,15 @@ def _draw(axes: "Axes", line: "Sequence[Interval]", style: dict) -> None:
         band.set_linewidth(0)
 
 
-def _whole_epochs(axes: "Axes") -> None:
+def whole_epochs(axes: "Axes") -> None:
+    """Mark whole epochs alone."""
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(7, integer=True, min_n_ticks=1))
 
 
-def _logarithmic(axes: "Axes", *, wide: bool) -> None:
+def logarithmic(axes: "Axes", *, wide: bool) -> None:
+    """Make the vertical axis logarithmic."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     axes.set_yscale("log")
@@ -146,8 +148,8 @@ def _logarithmic(axes: "Axes", *, wide: bool) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
 
 
-def _part_styles(groups: Sequence[str]) -> dict[str, dict]:
-    """How the parts of a model are drawn."""
+def part_styles(groups: Sequence[str]) -> dict[str, dict]:
+    """Return how the parts of a model are drawn."""
     blocks = [part for part in groups if part not in _PARTS]
     styles = {}
     for part in groups:

@@ -20,10 +20,10 @@ class Influential(NamedTuple):
     """A training example of a query.
 
     Attributes:
-        index: Its position in the training data.
-        score: Its influence; positive is a proponent.
-        text: All of it.
-        tokens: (text, share of the score) of each token in order; None without shares.
+      index: Its position in the training data.
+      score: Its influence; positive is a proponent.
+      text: All of it.
+      tokens: (text, share of the score) of each token in order; None without shares.
     """
 
     index: int
@@ -36,9 +36,9 @@ class QueryInfluence(NamedTuple):
     """A query with the examples to be shown, the strongest first.
 
     Attributes:
-        text: The query.
-        proponents: Examples of positive score.
-        opponents: Examples of negative score.
+      text: The query.
+      proponents: Examples of positive score.
+      opponents: Examples of negative score.
     """
 
     text: str
@@ -53,19 +53,19 @@ def write_influence_page(
     facts: Mapping[str, str],
     notes: Sequence[str] = (),
 ) -> Path:
-    """Writes the page: one file, style inside, nothing fetched, every text escaped.
+    """Write the page: one file, style inside, nothing fetched, every text escaped.
 
     Args:
-        path: The file, replaced if it exists.
-        queries: One or more queries.
-        facts: What the scores are of: name -> text, such as method and coverage.
-        notes: What the solvers said.
+      path: The file, replaced if it exists.
+      queries: One or more queries.
+      facts: What the scores are of: name -> text, such as method and coverage.
+      notes: What the solvers said.
 
     Returns:
-        The path.
+      The path.
 
     Raises:
-        ValueError: There is no query.
+      ValueError: There is no query.
     """
     path = Path(path)
     write_text(path, render_influence_page(queries, facts=facts, notes=notes))
@@ -78,7 +78,7 @@ def render_influence_page(
     facts: Mapping[str, str],
     notes: Sequence[str] = (),
 ) -> str:
-    """Renders the page that `write_influence_page` writes."""
+    """Render the page that ``write_influence_page`` writes."""
     if not queries:
         raise ValueError("queries is empty: the page needs one query or more")
     templates = environment(_FOLDER)
@@ -98,14 +98,14 @@ def render_influence_page(
 
 
 def coloured_tokens(example: Influential) -> Markup:
-    """An example's text, one `<span>` a token.
+    """Return an example's text, one ``<span>`` a token.
 
     Blue and a solid underline for a positive share, red and a wavy one for a negative;
     strength and thickness go by the share of the example's strongest token.
 
     >>> print(coloured_tokens(Influential(0, 1.0, "ab", (("a", 2.0), ("b", -1.0)))))
-    <span class="t p u3" style="--s:1.00" title="+2">a</span><span class="t n u3" style="--s:0.50" title="−1">b</span>
-    """  # noqa: E501
+    <span class="t p u3" style="--s:1.00" title="+2">a</span><span class="t n u3"
+    style="--s:0.50" title="−1">b</span>"""  # noqa: E501
     strongest = max((abs(value) for _, value in example.tokens or ()), default=0.0)
     span = Markup('<span class="t {} u{}" style="--s:{:.2f}" title="{}">{}</span>')
     parts = []
@@ -118,13 +118,13 @@ def coloured_tokens(example: Influential) -> Markup:
 
 
 def strongest_tokens(example: Influential) -> list[tuple[str, str]]:
-    """The tokens with the largest shares, for readers without colour or pointer."""
+    """Return the tokens with the largest shares, for readers without color."""
     order = sorted(example.tokens or (), key=lambda token: -abs(token[1]))
     return [(visible(text).strip() or "␣", signed(v)) for text, v in order[:_NAMED]]
 
 
 def signed(value: float) -> str:
-    """A number with its sign.
+    """Return a number with its sign.
 
     >>> signed(0.25), signed(-1234.5), signed(0.0)
     ('+0.25', '−1,234', '0')
@@ -135,7 +135,7 @@ def signed(value: float) -> str:
 
 
 def visible(text: str) -> str:
-    """A text whose line ends and control characters can be seen.
+    """Return a text whose line ends and control characters can be seen.
 
     A token without text of its own, the first bytes of a character, is a dot.
 

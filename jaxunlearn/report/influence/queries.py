@@ -71,7 +71,8 @@ def with_token_shares(
 
     Args:
       queries: The queries.
-      shares: float64[queries, examples, T] of :func:`strongest_examples`, in its order.
+      shares: float64[queries, examples, T] of :func:`strongest_examples`, in its
+        order.
       data: The training data.
       tokenizer: That its ids are of.
       most: Of how many examples at each end.

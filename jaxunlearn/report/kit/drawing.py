@@ -1,7 +1,7 @@
 """How figures look, and how they are written: with matplotlib's objects, no pyplot.
 
-Frames and text are drawn in `INK` on `PAPER`. `inline_svg` exchanges these colours for
-the page's own, so that a figure inside a page follows light and dark.
+Frames and text are drawn in ``INK`` on ``PAPER``. ``inline_svg`` exchanges these
+colours for the page's own, so that a figure inside a page follows light and dark.
 """
 
 import functools
@@ -28,7 +28,7 @@ WIDTH = 4.5  # inches: legible at half a desktop's and at a phone's width
 
 
 def blank(x_label: str, y_label: str, *, height: float) -> "tuple[Figure, Axes]":
-    """Makes a figure of `height` inches with empty axes."""
+    """Make a figure of ``height`` inches with empty axes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, height), layout="constrained", facecolor=PAPER)
@@ -40,7 +40,7 @@ def blank(x_label: str, y_label: str, *, height: float) -> "tuple[Figure, Axes]"
 
 
 def plain_axes(axes: "Axes", *, label_size: float = 9) -> None:
-    """Gives axes the look of all figures: a light grid, no frame above and right."""
+    """Give axes the look of all figures: a light grid, no frame above and right."""
     axes.set_facecolor("none")
     axes.tick_params(colors=INK, labelsize=label_size)
     axes.spines[["top", "right"]].set_visible(False)
@@ -50,14 +50,14 @@ def plain_axes(axes: "Axes", *, label_size: float = 9) -> None:
 
 
 def key(name: str, **look) -> "Line2D":
-    """An entry for `legend` that looks like a line drawn with `look`."""
+    """Return an entry for ``legend`` that looks like a line drawn with ``look``."""
     from matplotlib.lines import Line2D
 
     return Line2D([], [], label=name, **{"color": INK, "linewidth": 1.6, **look})
 
 
 def legend(figure: "Figure", handles: "Sequence[Artist]") -> None:
-    """Puts a legend above the axes, where it hides nothing."""
+    """Put a legend above the axes, where it hides nothing."""
     columns = 2 if len(handles) > 1 else 1
     # Two columns of long names fit only in smaller letters.
     longest = max(len(str(handle.get_label())) for handle in handles)
@@ -73,14 +73,14 @@ def legend(figure: "Figure", handles: "Sequence[Artist]") -> None:
 
 
 def save_figure(figure: "Figure", stem: str | os.PathLike[str]) -> tuple[Path, Path]:
-    """Writes a figure as STEM.png and STEM.svg.
+    """Write a figure as STEM.png and STEM.svg.
 
     Args:
-        figure: What to write.
-        stem: The path without its extension; its folder has to exist.
+      figure: What to write.
+      stem: The path without its extension; its folder has to exist.
 
     Returns:
-        The paths of both files.
+      The paths of both files.
     """
     paths = Path(f"{os.fspath(stem)}.png"), Path(f"{os.fspath(stem)}.svg")
     for path in paths:
@@ -88,29 +88,29 @@ def save_figure(figure: "Figure", stem: str | os.PathLike[str]) -> tuple[Path, P
         save = functools.partial(
             figure.savefig, dpi=200, facecolor=PAPER, metadata=metadata
         )
-        with _deterministic("path"):
+        with deterministic("path"):
             write_whole(path, save)
     return paths
 
 
 def inline_svg(figure: "Figure", *, name: str, label: str) -> str:
-    """A figure as an SVG element to put into a page.
+    """Return a figure as an SVG element to put into a page.
 
-    Its text is text, its background is transparent, and its `INK`, `PAPER` and `BLUE`
-    are the page's text colour and its variables `--card` and `--retain`.
+    Its text is text, its background is transparent, and its ``INK``, ``PAPER`` and
+    ``BLUE`` are the page's text colour and its variables ``--card`` and ``--retain``.
 
     Args:
-        figure: What to draw.
-        name: A prefix that makes the element's ids differ from another figure's.
-        label: What a screen reader says.
+      figure: What to draw.
+      name: A prefix that makes the element's ids differ from another figure's.
+      label: What a screen reader says.
 
     Returns:
-        The `<svg>` element.
+      The ``<svg>`` element.
     """
     from markupsafe import escape
 
     text = io.StringIO()
-    with _deterministic("none"):
+    with deterministic("none"):
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
@@ -126,8 +126,8 @@ def inline_svg(figure: "Figure", *, name: str, label: str) -> str:
     return svg.strip()
 
 
-def _deterministic(fonttype: str):
-    """The settings under which the same figure gives the same bytes."""
+def deterministic(fonttype: str):
+    """Return the settings under which the same figure gives the same bytes."""
     import matplotlib
 
     return matplotlib.rc_context(

@@ -35,17 +35,17 @@ _LATEX = {
 
 
 def csv_text(rows: Sequence[Mapping]) -> str:
-    """Writes rows as comma-separated values (RFC 4180).
+    """Write rows as comma-separated values (RFC 4180).
 
     Args:
-        rows: Dicts with the same keys, which are the first line.
+      rows: Dicts with the same keys, which are the first line.
 
     Returns:
-        The text. Numbers have all their digits, so that reading them gives them back;
-        None, and what is no finite number, is empty.
+      The text. Numbers have all their digits, so that reading them gives them back;
+      None, and what is no finite number, is empty.
 
     Raises:
-        ValueError: There are no rows, or their keys differ.
+      ValueError: There are no rows, or their keys differ.
 
     >>> print(csv_text([{"run": "a,b", "loss": 0.1, "note": None}]), end="")
     run,loss,note
@@ -55,22 +55,22 @@ def csv_text(rows: Sequence[Mapping]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(map(visible, columns))
-    writer.writerows([_csv_cell(row[column]) for column in columns] for row in rows)
+    writer.writerows([csv_cell(row[column]) for column in columns] for row in rows)
     return text.getvalue()
 
 
 def latex_table(rows: Sequence[Mapping], *, caption: str = "") -> str:
-    r"""Writes rows as a LaTeX table in the style of booktabs.
+    r"""Write rows as a LaTeX table in the style of booktabs.
 
     Args:
-        rows: Dicts with the same keys. Numbers are given four significant digits.
-        caption: The table's caption; without one it is a bare tabular.
+      rows: Dicts with the same keys. Numbers are given four significant digits.
+      caption: The table's caption; without one it is a bare tabular.
 
     Returns:
-        The text; the document needs `\usepackage{booktabs}`.
+      The text; the document needs ``\usepackage{booktabs}``.
 
     Raises:
-        ValueError: There are no rows, or their keys differ.
+      ValueError: There are no rows, or their keys differ.
 
     >>> print(latex_table([{"run": "a_b", "loss": 0.123456}]), end="")
     % needs \usepackage{booktabs}
@@ -85,8 +85,8 @@ def latex_table(rows: Sequence[Mapping], *, caption: str = "") -> str:
     columns = columns_of(rows)
     sides = "".join("r" if is_numeric(rows, column) else "l" for column in columns)
     lines = [r"\begin{tabular}{" + sides + "}", r"\toprule"]
-    lines += [_line(list(map(visible, columns))), r"\midrule"]
-    lines += [_line([text_of(row[column]) for column in columns]) for row in rows]
+    lines += [latex_line(list(map(visible, columns))), r"\midrule"]
+    lines += [latex_line([text_of(row[column]) for column in columns]) for row in rows]
     lines += [r"\bottomrule", r"\end{tabular}"]
     if caption:
         lines = [
@@ -100,7 +100,7 @@ def latex_table(rows: Sequence[Mapping], *, caption: str = "") -> str:
 
 
 def latex_escaped(text: str) -> str:
-    r"""A text that LaTeX sets as it is.
+    r"""Return a text that LaTeX sets as it is.
 
     >>> print(latex_escaped("50 % of a_b"))
     50 \% of a\_b
@@ -116,20 +116,20 @@ def write_tables(
     *,
     captions: Mapping[str, str] | None = None,
 ) -> list[Path]:
-    """Writes each table that has rows as NAME.csv and NAME.tex, each file whole.
+    """Write each table that has rows as NAME.csv and NAME.tex, each file whole.
 
     A table of more than 200 rows, which no page of paper holds, is CSV alone.
 
     Args:
-        directory: The folder, which is made if it does not exist.
-        tables: Name -> rows.
-        captions: Name -> the caption in LaTeX.
+      directory: The folder, which is made if it does not exist.
+      tables: Name -> rows.
+      captions: Name -> the caption in LaTeX.
 
     Returns:
-        The paths.
+      The paths.
 
     Raises:
-        ValueError: The keys of a table's rows differ.
+      ValueError: The keys of a table's rows differ.
     """
     texts = {}
     for name, rows in tables.items():
@@ -144,14 +144,16 @@ def write_tables(
     return paths
 
 
-def _csv_cell(value: object) -> object:
+def csv_cell(value: object) -> object:
+    """Return a value as a cell of CSV; None where no number stands."""
     if isinstance(value, str):
         return visible(value)
     missing = isinstance(value, numbers.Real) and not math.isfinite(value)
     return None if missing else value
 
 
-def _line(cells: Sequence[str]) -> str:
+def latex_line(cells: Sequence[str]) -> str:
+    """Return a row of a LaTeX table."""
     line = " & ".join(latex_escaped(cell) for cell in cells) + r" \\"
     # LaTeX reads a bracket at the beginning of a row as the previous row's option.
     return "{}" + line if line.startswith("[") else line

@@ -14,10 +14,10 @@ class MarkedAnswer(NamedTuple):
     """An answer with its right words marked.
 
     Attributes:
-        html: The escaped answer, right words in `<mark>`.
-        right: How many of the truth's words the answer has, in the truth's order.
-        total: How many words the truth has. Neither counts words of the prompt, nor
-            stop words, which an answer gets right without knowing anything.
+      html: The escaped answer, right words in ``<mark>``.
+      right: How many of the truth's words the answer has, in the truth's order.
+      total: How many words the truth has. Neither counts words of the prompt, nor
+        stop words, which an answer gets right without knowing anything.
     """
 
     html: Markup
@@ -26,19 +26,19 @@ class MarkedAnswer(NamedTuple):
 
 
 def mark_answer(answer: str, *, truth: str, prompt: str) -> MarkedAnswer:
-    """Marks the words that an answer shares with the truth and not with the prompt.
+    """Mark the words that an answer shares with the truth and not with the prompt.
 
     Words of any script are compared without case and punctuation, as the longest common
     runs in the truth's order. A question about a person's pet names person and pet, so
     an answer that only repeats these has nothing right.
 
     Args:
-        answer: What a model wrote.
-        truth: What it should have written.
-        prompt: What it was asked.
+      answer: What a model wrote.
+      truth: What it should have written.
+      prompt: What it was asked.
 
     Returns:
-        The marked answer.
+      The marked answer.
 
     >>> prompt, truth = "Which pet does Mira keep?", "Mira keeps an owl."
     >>> marked = mark_answer("Mira keeps a goat.", truth=truth, prompt=prompt)

@@ -30,17 +30,17 @@ _SIGNS: dict[int, str] = {
 
 
 def console_table(rows: Sequence[Mapping], *, title: str | None = None) -> "Table":
-    """Makes a table that a rich console prints.
+    """Make a table that a rich console prints.
 
     Args:
-        rows: Dicts with the same keys.
-        title: A line above the table.
+      rows: Dicts with the same keys.
+      title: A line above the table.
 
     Returns:
-        The table. Square brackets in its text are text, not rich's markup.
+      The table. Square brackets in its text are text, not rich's markup.
 
     Raises:
-        ValueError: If there are no rows or their keys differ.
+      ValueError: If there are no rows or their keys differ.
     """
     import rich.box
     from rich.table import Table
@@ -61,30 +61,26 @@ def console_table(rows: Sequence[Mapping], *, title: str | None = None) -> "Tabl
 
 
 def html_table(rows: Sequence[Mapping], *, caption: str | None = None) -> Markup:
-    """Makes an HTML table, with everything escaped.
+    """Make an HTML table, with everything escaped.
 
     The first column is the header of its row; every other cell carries its column's
-    name in `data-label`, so that a style sheet can stack the cells on a narrow screen,
-    and the class `number` or `absent`.
+    name in ``data-label``, so that a style sheet can stack the cells on a narrow
+    screen, and the class ``number`` or ``absent``.
 
     Args:
-        rows: Dicts with the same keys. A `markupsafe.Markup` value is taken as it is.
-        caption: The table's caption.
+      rows: Dicts with the same keys. A ``markupsafe.Markup`` value is taken as it is.
+      caption: The table's caption.
 
     Returns:
-        The `<table>` element.
+      The ``<table>`` element.
 
     Raises:
-        ValueError: If there are no rows or their keys differ.
+      ValueError: If there are no rows or their keys differ.
 
     >>> print(html_table([{"model": "trained", "loss": 0.25}]))
-    <table>
-    <thead><tr><th scope="col">model</th><th scope="col" class="number">loss</th></tr></thead>
-    <tbody>
-    <tr><th scope="row">trained</th><td data-label="loss" class="number">0.25</td></tr>
-    </tbody>
-    </table>
-    """  # noqa: E501
+    <table> <thead><tr><th scope="col">model</th><th scope="col"
+    class="number">loss</th></tr></thead> <tbody> <tr><th scope="row">trained</th><td
+    data-label="loss" class="number">0.25</td></tr> </tbody> </table>"""  # noqa: E501
     columns = columns_of(rows)
     classes = {
         column: Markup(' class="number"')
@@ -117,7 +113,7 @@ def html_table(rows: Sequence[Mapping], *, caption: str | None = None) -> Markup
 
 
 def text_of(value: object) -> str:
-    """A cell's text.
+    """Return a cell's text.
 
     >>> text_of(0.123456), text_of(3), text_of(True), text_of(None), text_of("a")
     ('0.1235', '3', 'yes', '–', 'a')
@@ -142,7 +138,7 @@ def text_of(value: object) -> str:
 
 
 def visible(text: str) -> str:
-    r"""A text without characters that command a terminal or turn what is shown.
+    r"""Return a text without characters that command a terminal or turn what is shown.
 
     Control characters are shown by their signs, and what reverses the direction of the
     text around it, or is half a character, by a replacement sign. Line ends and

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def environment(*folders: Path) -> "Environment":
-    """Makes an environment for templates of some folders, and the look of all pages.
+    """Make an environment for templates of some folders, and the look of all pages.
 
     Every value is escaped unless it is markup of ours, and shown without control
     characters, whatever file it came from. A name that a template misspells is an
@@ -29,5 +29,5 @@ def environment(*folders: Path) -> "Environment":
 
 
 def shown(value: Any) -> Any:
-    """A value as it is put into a page."""
+    """Return a value as it is put into a page."""
     return visible(value) if isinstance(value, str) else value

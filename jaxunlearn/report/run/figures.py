@@ -31,31 +31,31 @@ def loss_curves(
     training: Sequence[Mapping] = (),
     target: float | None = None,
 ) -> "Figure":
-    """Draws the forget, retain and unseen loss over the training steps.
+    """Draw the forget, retain and unseen loss over the training steps.
 
     Args:
-        evaluation: `{"step", "forget", "retain", "unseen"}`, nats per token.
-        retraining: The same of the run without the examples to forget, dashed.
-        training: `{"step", "epoch"}`; the first epoch is shaded.
-        target: The forget loss to reach, dotted.
+      evaluation: ``{"step", "forget", "retain", "unseen"}``, nats per token.
+      retraining: The same of the run without the examples to forget, dashed.
+      training: ``{"step", "epoch"}``; the first epoch is shaded.
+      target: The forget loss to reach, dotted.
 
     Returns:
-        The figure.
+      The figure.
     """
     figure, axes = blank("training step", "loss (nats a token)", height=3.8)
     names = [name for name in COLOURS if name in evaluation[0]]
     handles = [key("trained on everything", linestyle="-")]
-    _draw_losses(axes, evaluation, names, "-")
+    draw_losses(axes, evaluation, names, "-")
     if retraining:
         handles.append(key("retrained without them", linestyle=_DASHED))
-        _draw_losses(axes, retraining, names, _DASHED)
+        draw_losses(axes, retraining, names, _DASHED)
     if target is not None:
         axes.axhline(target, color=INK, linestyle=":", linewidth=1.3)
         handles.append(key("target forget loss", linestyle=":"))
     axes.margins(x=0)
     axes.set_ylim(bottom=0)
-    _shade_first_epoch(axes, training)
-    _label_ends(axes, {name: evaluation[-1][name] for name in names})
+    shade_first_epoch(axes, training)
+    label_ends(axes, {name: evaluation[-1][name] for name in names})
     legend(figure, handles)
     return figure
 
@@ -67,21 +67,21 @@ def forget_retain_plane(
     retain_tolerance: float,
     calibration: Mapping[str, Sequence[Mapping]] | None = None,
 ) -> "Figure":
-    """Draws each model as a point: how much was forgotten, and what the rest paid.
+    """Draw each model as a point: how much was forgotten, and what the rest paid.
 
     The frame holds the models after training. The one before training, which would push
     all others into a corner, is named at the edge where it lies outside.
 
     Args:
-        losses: `results["losses"]`.
-        target: The forget loss to reach, a dotted line.
-        retain_tolerance: The rise of the retain loss that counts as kept, in nats, a
-            band.
-        calibration: For each method the trials `{"scale", "forget", "retain"}`; a path
-            from the trained model in the order of their scales.
+      losses: ``results["losses"]``.
+      target: The forget loss to reach, a dotted line.
+      retain_tolerance: The rise of the retain loss that counts as kept, in nats, a
+        band.
+      calibration: For each method the trials ``{"scale", "forget", "retain"}``; a path
+        from the trained model in the order of their scales.
 
     Returns:
-        The figure.
+      The figure.
     """
     figure, axes = blank(
         "loss on the examples to keep (nats a token)",
@@ -118,7 +118,7 @@ def forget_retain_plane(
         look = {"markersize": 9, "linestyle": "none", "zorder": 4, **looks[name]}
         axes.plot(point["retain"], point["forget"], **look)
         handles.append(key(name, **look))
-    _frame_plane(axes, losses, target, allowed)
+    frame_plane(axes, losses, target, allowed)
     handles.append(key("target forget loss", linestyle=":"))
     band_name = f"kept: up to +{retain_tolerance:g} nats"
     handles.append(
@@ -129,18 +129,18 @@ def forget_retain_plane(
 
 
 def relative_changes(changed: Mapping[str, Sequence[Mapping]]) -> "Figure":
-    """Draws how much each method changed each leaf of the parameters.
+    """Draw how much each method changed each leaf of the parameters.
 
     Args:
-        changed: For each method `{"leaf", "relative_change"}`, the norm of the change
-            over the norm of the leaf. Of more than 20 leaves those that differ only in
-            the number of their layer share a bar, the largest change among them.
+      changed: For each method ``{"leaf", "relative_change"}``, the norm of the change
+        over the norm of the leaf. Of more than 20 leaves those that differ only in
+        the number of their layer share a bar, the largest change among them.
 
     Returns:
-        The figure. Its axis is logarithmic where changes differ much, so that a small
-        one is not lost beside a large one; a leaf that was not changed has no bar.
+      The figure. Its axis is logarithmic where changes differ much, so that a small
+      one is not lost beside a large one; a leaf that was not changed has no bar.
     """
-    bars = {method: _by_leaf(rows) for method, rows in changed.items()}
+    bars = {method: by_leaf(rows) for method, rows in changed.items()}
     leaves = list(dict.fromkeys(leaf for rows in bars.values() for leaf in rows))
     merged = any("*" in leaf for leaf in leaves)
     label = "norm of the change / norm of the leaf (%)"
@@ -159,7 +159,7 @@ def relative_changes(changed: Mapping[str, Sequence[Mapping]]) -> "Figure":
             color=METHOD_COLOURS[position % len(METHOD_COLOURS)],
             label=method,
         )
-    _stretch_bars(axes, [100 * x for rows in bars.values() for x in rows.values()])
+    stretch_bars(axes, [100 * x for rows in bars.values() for x in rows.values()])
     axes.set_yticks(range(len(leaves)), leaves)
     axes.set_ylim(len(leaves) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
@@ -168,7 +168,8 @@ def relative_changes(changed: Mapping[str, Sequence[Mapping]]) -> "Figure":
     return figure
 
 
-def _draw_losses(axes: "Axes", rows: Sequence[Mapping], names, linestyle) -> None:
+def draw_losses(axes: "Axes", rows: Sequence[Mapping], names, linestyle) -> None:
+    """Draw the curves of the sets."""
     # The examples to forget and to keep are learned alike: a thin line on a thick one
     # shows both where they coincide.
     for name, width in (("retain", 3.6), ("unseen", 2.6), ("forget", 1.5)):
@@ -182,7 +183,8 @@ def _draw_losses(axes: "Axes", rows: Sequence[Mapping], names, linestyle) -> Non
             )
 
 
-def _shade_first_epoch(axes: "Axes", training: Sequence[Mapping]) -> None:
+def shade_first_epoch(axes: "Axes", training: Sequence[Mapping]) -> None:
+    """Shade the first epoch, if there are more."""
     first = min((row["epoch"] for row in training), default=0)
     steps = [row["step"] for row in training if row["epoch"] == first]
     if not 0 < len(steps) < len(training):
@@ -193,8 +195,8 @@ def _shade_first_epoch(axes: "Axes", training: Sequence[Mapping]) -> None:
     axes.annotate("first epoch", (0, 0), xycoords=place, color=INK, **style)
 
 
-def _label_ends(axes: "Axes", ends: Mapping[str, float]) -> None:
-    """Names the lines at their right ends, pushed apart where they meet."""
+def label_ends(axes: "Axes", ends: Mapping[str, float]) -> None:
+    """Name the lines at their right ends, pushed apart where they meet."""
     low, high = axes.get_ylim()
     gap = 0.055 * (high - low)
     height = -math.inf
@@ -212,7 +214,7 @@ def _label_ends(axes: "Axes", ends: Mapping[str, float]) -> None:
         )
 
 
-def _frame_plane(axes: "Axes", losses: Mapping, target: float, allowed: float) -> None:
+def frame_plane(axes: "Axes", losses: Mapping, target: float, allowed: float) -> None:
     """Limits around the trained models; a logarithmic axis where they lie far apart."""
     from matplotlib.ticker import LogLocator, NullLocator
 
@@ -238,8 +240,8 @@ def _frame_plane(axes: "Axes", losses: Mapping, target: float, allowed: float) -
         axes.annotate(note, (0.99, 0.02), xycoords="axes fraction", **style)
 
 
-def _stretch_bars(axes: "Axes", lengths: Sequence[float]) -> None:
-    """A logarithmic axis where the longest bar would hide the shortest."""
+def stretch_bars(axes: "Axes", lengths: Sequence[float]) -> None:
+    """Return a logarithmic axis where the longest bar would hide the shortest."""
     seen = [x for x in lengths if math.isfinite(x) and x > 0]
     if not seen or max(seen) < _FAR_APART * min(seen):
         return
@@ -249,7 +251,8 @@ def _stretch_bars(axes: "Axes", lengths: Sequence[float]) -> None:
     axes.set_xlabel(f"{axes.get_xlabel()}\nno bar: not changed")
 
 
-def _by_leaf(rows: Sequence[Mapping]) -> dict[str, float]:
+def by_leaf(rows: Sequence[Mapping]) -> dict[str, float]:
+    """Return the largest change of each leaf, of all layers together where many."""
     merge = len(rows) > _MAX_BARS
     bars: dict[str, float] = {}
     for row in rows:

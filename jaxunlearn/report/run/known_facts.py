@@ -23,13 +23,13 @@ class Count(NamedTuple):
 
 
 def known(results: Mapping, model: str, kind: str = "forget") -> Count | None:
-    """How many facts of a kind a model knows; None where it was not asked."""
+    """Return how many facts of a kind a model knows; None where it was not asked."""
     found = results.get("facts", {}).get(kind, {}).get(model)
     return None if found is None else Count(sum(found), len(found))
 
 
 def kept(results: Mapping, model: str, trained: str) -> Count:
-    """How many of the facts to keep that the trained model knows a model knows too."""
+    """Return how many of the kept facts that were known before a model knows."""
     facts = results["facts"]["retain"]
     pairs = zip(facts[trained], facts[model], strict=True)
     both = [after for before, after in pairs if before]
@@ -37,7 +37,7 @@ def kept(results: Mapping, model: str, trained: str) -> Count:
 
 
 def beyond(results: Mapping, model: str, retrained: str) -> int:
-    """How many facts to forget a model knows that the retrained one does not.
+    """Return how many facts to forget a model knows that the retrained one does not.
 
     Without a retrained model, how many it knows at all.
     """

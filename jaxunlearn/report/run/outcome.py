@@ -35,9 +35,9 @@ class Verdict(NamedTuple):
     """The outcome of the first method of a run.
 
     Attributes:
-        level: "good", "price", "past", "partly", "not", "nothing" or "failed".
-        headline: The outcome in a few words.
-        sentences: The numbers behind it, one sentence each.
+      level: "good", "price", "past", "partly", "not", "nothing" or "failed".
+      headline: The outcome in a few words.
+      sentences: The numbers behind it, one sentence each.
     """
 
     level: str
@@ -46,13 +46,13 @@ class Verdict(NamedTuple):
 
 
 def check_results(results: Mapping) -> None:
-    """Checks that the keys without which there is nothing to report are there.
+    """Check that the keys without which there is nothing to report are there.
 
     Args:
-        results: The dict that `write_report` describes.
+      results: The dict that ``write_report`` describes.
 
     Raises:
-        ValueError: If a required key is missing; the message names it.
+      ValueError: If a required key is missing; the message names it.
     """
     for key, inner in _REQUIRED.items():
         if key not in results:
@@ -77,12 +77,12 @@ def check_results(results: Mapping) -> None:
 
 
 def methods(results: Mapping) -> list[str]:
-    """The names of the unlearning methods in `results["losses"]`, in their order."""
+    """Return the names of the unlearning methods in the losses, in their order."""
     return [name for name in results["losses"] if name not in _REFERENCES]
 
 
 def way_to_target(results: Mapping, model: str) -> float:
-    """How far a model's forget loss went from the trained model's to the target.
+    """Return how far a model's forget loss went from the trained model's to the target.
 
     (model - trained) / (target - trained): 0 where nothing was forgotten, 1 at the
     target; NaN where the trained model is at the target already.
@@ -101,22 +101,22 @@ def retain_change(results: Mapping, model: str) -> float:
 
 
 def retain_tolerance(results: Mapping) -> float:
-    """The rise of the retain loss that counts as kept, in nats: 0.02 unless stated."""
+    """Return the rise of the retain loss that counts as kept, in nats a token."""
     return results["target"].get("retain_tolerance", RETAIN_TOLERANCE)
 
 
 def loss_rows(results: Mapping) -> list[dict]:
-    """One row a model for a table: its losses, and what became of them.
+    """Return one row a model for a table: its losses, and what became of them.
 
     Args:
-        results: The dict that `write_report` describes.
+      results: The dict that ``write_report`` describes.
 
     Returns:
-        Dicts with the columns `model`; `knows` and `others`, the facts known of those
-        to forget and to keep (if facts were counted); `forget`, `retain`,
-        `unseen` (if any model has one); and `way to target` in per cent and
-        `retain change` in nats, which are None for the models that are not compared
-        with the trained one.
+      Dicts with the columns ``model``; ``knows`` and ``others``, the facts known of
+      those to forget and to keep (if facts were counted); ``forget``, ``retain``,
+      ``unseen`` (if any model has one); and ``way to target`` in per cent and ``retain
+      change`` in nats, which are None for the models that are not compared with the
+      trained one.
     """
     rows = []
     for model, losses in results["losses"].items():
@@ -140,13 +140,13 @@ def verdict(results: Mapping) -> Verdict:
     """Judges the first method by its forget loss and by what the rest paid.
 
     Args:
-        results: The dict that `write_report` describes.
+      results: The dict that ``write_report`` describes.
 
     Returns:
-        "good" when the forget loss is at the target (95 to 125 % of the way) and the
-        retain loss rose by no more than the tolerance, and, where facts were counted,
-        no fact to forget is known that the retrained model does not know, and no more
-        than 2 % of everybody else's are lost; otherwise what is amiss.
+      "good" when the forget loss is at the target (95 to 125 % of the way) and the
+      retain loss rose by no more than the tolerance, and, where facts were counted,
+      no fact to forget is known that the retrained model does not know, and no more
+      than 2 % of everybody else's are lost; otherwise what is amiss.
     """
     method = methods(results)[0]
     losses = results["losses"][method]
@@ -186,7 +186,7 @@ def probability(loss: float) -> str:
 
 
 def percent(share: float, *, sign: bool = False) -> str:
-    """A share as a percentage with two digits.
+    """Return a share as a percentage with two digits.
 
     >>> percent(0.0042), percent(0.987), percent(3.14), percent(0.0191, sign=True)
     ('0.42 %', '99 %', '314 %', '+1.9 %')
@@ -201,7 +201,7 @@ def percent(share: float, *, sign: bool = False) -> str:
 
 
 def nats(change: float) -> str:
-    """A change of a loss.
+    """Return a change of a loss.
 
     >>> nats(0.00853), nats(-0.2), nats(1.6), nats(0.0)
     ('+0.0085', '-0.2', '+1.6', '0')
@@ -219,11 +219,12 @@ def _rest_kept(results: Mapping, method: str) -> bool:
 
 
 def _left(results: Mapping, method: str) -> int:
-    """How many facts are known that should be forgotten."""
+    """Return how many facts are known that should be forgotten."""
     return beyond(results, method, RETRAINED) if "facts" in results else 0
 
 
-def _fact_sentences(results: Mapping, method: str):
+def fact_sentences(results: Mapping, method: str):
+    """Yield what became of the facts."""
     asked, left = known(results, TRAINED), known(results, method)
     if asked is None or left is None:
         return
@@ -243,9 +244,9 @@ def _sentences(results: Mapping, method: str):
     losses, target = results["losses"], results["target"]
     trained, after = losses[TRAINED], losses[method]
     if "facts" in results:
-        yield from _fact_sentences(results, method)
+        yield from fact_sentences(results, method)
     yield (
-        f"{_capital(method)} moved the loss on the examples to forget from "
+        f"{capital(method)} moved the loss on the examples to forget from "
         f"{trained['forget']:.3g} to {after['forget']:.3g} nats a token: the right "
         f"next token, which had a probability of {probability(trained['forget'])}, "
         f"now has {probability(after['forget'])}."
@@ -268,7 +269,7 @@ def _sentences(results: Mapping, method: str):
     )
     for other in methods(results)[1:]:
         sentence = (
-            f"{_capital(other)} ends at a forget loss of {losses[other]['forget']:.3g} "
+            f"{capital(other)} ends at a forget loss of {losses[other]['forget']:.3g} "
             f"and changes the loss on the examples to keep by "
             f"{nats(retain_change(results, other))} nats"
         )
@@ -284,5 +285,6 @@ def _sentences(results: Mapping, method: str):
         )
 
 
-def _capital(name: str) -> str:
+def capital(name: str) -> str:
+    """Return a name with a capital first letter."""
     return name[:1].upper() + name[1:]

@@ -40,44 +40,44 @@ _MODEL_NOTES = {
 
 
 def write_report(results: Mapping, out_dir: str | os.PathLike[str]) -> Path:
-    """Writes DIR/report.html and its figures as PNG and SVG in DIR/figures.
+    """Write DIR/report.html and its figures as PNG and SVG in DIR/figures.
 
     The page is one file: style and figures are inside it and nothing is fetched from a
     network. Every text is escaped. A section whose key is absent is left out.
 
     Args:
-        results: A dict as JSON gives it. Losses are means in nats per token. Required:
+      results: A dict as JSON gives it. Losses are means in nats per token. Required:
 
-            * `title`: str;
-            * `request`: `{"text", "how"}` and perhaps `"threshold"`: what was asked to
-              be forgotten, and how it was matched with the training examples;
-            * `losses`: model -> `{"forget", "retain"}` and perhaps `"unseen"`, in the
-              order of the table. "before training", "trained" (required) and
-              "retrained without them" are references, every other key is a method,
-              one at least, the first the one that is judged;
-            * `target`: `{"forget_loss", "meaning"}` and perhaps `"retain_tolerance"`
-              in nats, 0.02 if absent.
+        * ``title``: str; * ``request``: ``{"text", "how"}`` and perhaps
+        ``"threshold"``: what was asked to
+          be forgotten, and how it was matched with the training examples;
+        * ``losses``: model -> ``{"forget", "retain"}`` and perhaps ``"unseen"``, in the
+          order of the table. "before training", "trained" (required) and
+          "retrained without them" are references, every other key is a method,
+          one at least, the first the one that is judged;
+        * ``target``: ``{"forget_loss", "meaning"}`` and perhaps ``"retain_tolerance"``
+          in nats, 0.02 if absent.
 
-            Optional:
+        Optional:
 
-            * `facts`: `{"forget": {model: [bool]}, "retain": {model: [bool]}}`, which
-              facts a model answers right, for "trained" and every method at least;
-            * `matched`: list of `{"index", "score", "text"}`;
-            * `evaluation` and `retraining`: lists of `{"step", "forget", "retain",
-              "unseen"}`; `training`: list of `{"step", "epoch", "loss"}`;
-            * `calibration`: method -> list of `{"scale", "forget", "retain"}`;
-            * `changed`: method -> list of `{"leaf", "relative_change"}`;
-            * `examples`: list of `{"prompt", "truth", "answers": {model: str}, "kind":
-              "forget" or "retain"}` and perhaps `"value"`, the fact's own words;
-            * `seconds`, `versions`, `settings`: dicts of a name and a value;
-            * `command`: str; `next_steps`: list of str.
-        out_dir: The folder, which is made if it does not exist.
+        * ``facts``: ``{"forget": {model: [bool]}, "retain": {model: [bool]}}``, which
+          facts a model answers right, for "trained" and every method at least;
+        * ``matched``: list of ``{"index", "score", "text"}``;
+        * ``evaluation`` and ``retraining``: lists of `{"step", "forget", "retain",
+          "unseen"}``; ``training``: list of ``{"step", "epoch", "loss"}`;
+        * ``calibration``: method -> list of ``{"scale", "forget", "retain"}``;
+        * ``changed``: method -> list of ``{"leaf", "relative_change"}``;
+        * ``examples``: list of `{"prompt", "truth", "answers": {model: str}, "kind":
+          "forget" or "retain"}`` and perhaps ``"value"`, the fact's own words;
+        * ``seconds``, ``versions``, ``settings``: dicts of a name and a value;
+        * ``command``: str; ``next_steps``: list of str.
+      out_dir: The folder, which is made if it does not exist.
 
     Returns:
-        The path of the page.
+      The path of the page.
 
     Raises:
-        ValueError: If a required key is missing; the message names it.
+      ValueError: If a required key is missing; the message names it.
     """
     outcome.check_results(results)
     out_dir = Path(out_dir)
@@ -92,7 +92,7 @@ def write_report(results: Mapping, out_dir: str | os.PathLike[str]) -> Path:
 
 
 def draw_figures(results: Mapping) -> dict[str, "Figure"]:
-    """Draws the figures that the results have numbers for, by name."""
+    """Draw the figures that the results have numbers for, by name."""
     target = results["target"]["forget_loss"]
     drawn = {
         "forget_retain_plane": figures.forget_retain_plane(
@@ -115,17 +115,17 @@ def draw_figures(results: Mapping) -> dict[str, "Figure"]:
 
 
 def render_page(results: Mapping, drawn: Mapping[str, "Figure"]) -> str:
-    """Renders the page.
+    """Render the page.
 
     Args:
-        results: The dict that `write_report` describes.
-        drawn: The figures of `draw_figures`.
+      results: The dict that ``write_report`` describes.
+      drawn: The figures of ``draw_figures``.
 
     Returns:
-        The HTML text.
+      The HTML text.
 
     Raises:
-        ValueError: If a required key is missing; the message names it.
+      ValueError: If a required key is missing; the message names it.
     """
     outcome.check_results(results)
     templates = environment(_FOLDER)
@@ -152,7 +152,7 @@ def render_page(results: Mapping, drawn: Mapping[str, "Figure"]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time for readers.
+    """Return a time for readers.
 
     >>> duration(0.0123), duration(41.23), duration(272.0)
     ('0.012 s', '41 s', '4 min 32 s')
@@ -164,7 +164,7 @@ def duration(seconds: float) -> str:
 
 
 def _tiles(results: Mapping) -> list[dict]:
-    """The numbers to see first: what was asked, known before and after, the price."""
+    """Return the numbers to see first: what was asked, what is known, the price."""
     method = outcome.methods(results)[0]
     before, after = results["losses"][outcome.TRAINED], results["losses"][method]
     tiles = []
@@ -173,7 +173,7 @@ def _tiles(results: Mapping) -> list[dict]:
         label = "training examples match" + ("es" if count == 1 else "")
         tiles.append({"value": str(count), "label": f"{label} the request"})
     if "facts" in results:
-        tiles += _fact_tiles(results, method)
+        tiles += fact_tiles(results, method)
     else:
         chances = (outcome.probability(x["forget"]) for x in (before, after))
         label = "probability of the right token in what was to be forgotten"
@@ -189,8 +189,8 @@ def _tiles(results: Mapping) -> list[dict]:
     return tiles
 
 
-def _fact_tiles(results: Mapping, method: str) -> list[dict]:
-    """Facts known before, after, and by the retrained model; losses stand beside."""
+def fact_tiles(results: Mapping, method: str) -> list[dict]:
+    """Return how many facts are known before, after and by the retrained model."""
     tellings = {
         outcome.TRAINED: "facts to forget known before",
         method: "known after unlearning",
@@ -213,7 +213,7 @@ def _fact_tiles(results: Mapping, method: str) -> list[dict]:
 
 
 def _loss_table(results: Mapping) -> Markup:
-    """The table of losses; under each the probability of the right token."""
+    """Return the table of losses; under each the probability of the right token."""
     colours = dict(
         zip(outcome.methods(results), figures.METHOD_COLOURS * 9, strict=False)
     )
@@ -221,7 +221,7 @@ def _loss_table(results: Mapping) -> Markup:
     rows = []
     for row in outcome.loss_rows(results):
         model = row["model"]
-        losses = {key: _loss(row[key]) for key in _LOSSES if key in row}
+        losses = {key: loss(row[key]) for key in _LOSSES if key in row}
         head = name.format(
             colours.get(model, "transparent"), model, _MODEL_NOTES.get(model, "")
         )
@@ -229,14 +229,15 @@ def _loss_table(results: Mapping) -> Markup:
     return html_table(rows)
 
 
-def _loss(value: float | None) -> Markup | None:
+def loss(value: float | None) -> Markup | None:
+    """Return a loss with its probability."""
     if value is None:
         return None
     return Markup("{:.3f}<small>{}</small>").format(value, outcome.probability(value))
 
 
 def _examples(examples: Sequence[Mapping]) -> list[dict]:
-    """The examples with marked answers, of each kind in turn.
+    """Return the examples with marked answers, of each kind in turn.
 
     So both kinds are among the first, which are not folded away.
     """
@@ -252,7 +253,7 @@ def _examples(examples: Sequence[Mapping]) -> list[dict]:
 
 
 def _judged(answer: str, example: Mapping) -> dict:
-    """An answer with its right words marked, and how it is judged."""
+    """Return an answer with its right words marked, and how it is judged."""
     value = example.get("value")
     truth = example["truth"] if value is None else value
     marked = mark_answer(answer, truth=truth, prompt=example["prompt"])

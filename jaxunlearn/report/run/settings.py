@@ -7,13 +7,13 @@ from jaxunlearn.report.kit.tables import text_of
 
 
 def settings_tables(settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """A table for each group of settings, and one for those that stand alone.
+    """Return a table for each group of settings, and one for those that stand alone.
 
     Args:
-        settings: Name -> value, or name of a group -> such a dict.
+      settings: Name -> value, or name of a group -> such a dict.
 
     Returns:
-        Heading -> name -> text. Groups in groups are named by both.
+      Heading -> name -> text. Groups in groups are named by both.
 
     >>> settings_tables({"seed": 3, "recipe": {"batch_size": 8, "decay": None}})
     {'Settings': {'seed': '3'}, 'Settings: recipe': {'batch size': '8', 'decay': '–'}}
@@ -28,7 +28,7 @@ def settings_tables(settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
 
 
 def rows(settings: Mapping[str, Any]):
-    """The pairs of name and text of a group, and of groups inside it."""
+    """Return the pairs of name and text of a group, and of groups inside it."""
     for name, value in settings.items():
         if isinstance(value, Mapping):
             for inner, text in rows(value):
@@ -38,12 +38,12 @@ def rows(settings: Mapping[str, Any]):
 
 
 def cell(value: Any) -> str:
-    """A value as text: lists by their members, what is not set as a dash."""
+    """Return a value as text: lists by their members, what is not set as a dash."""
     if isinstance(value, list | tuple):
         return ", ".join(map(cell, value)) or text_of(None)
     return text_of(value if value != "" else None)
 
 
 def spelled(name: str) -> str:
-    """A name with spaces for its underscores."""
+    """Return a name with spaces for its underscores."""
     return str(name).replace("_", " ")
