@@ -2,10 +2,10 @@
 
 import csv
 import io
-import math
 import numbers
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -148,7 +148,8 @@ def csv_cell(value: object) -> object:
     """Return a value as a cell of CSV; None where no number stands."""
     if isinstance(value, str):
         return visible(value)
-    missing = isinstance(value, numbers.Real) and not math.isfinite(value)
+    # Nor one that is too large for a float, as whole numbers may be.
+    missing = isinstance(value, numbers.Real) and not abs(value) <= sys.float_info.max
     return None if missing else value
 
 

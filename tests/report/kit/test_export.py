@@ -108,3 +108,8 @@ def test_every_point_of_curves_and_attacks_is_exported(compared_runs):
         for row in curve.rows
     )
     assert len(tables["curves"]) == losses
+
+
+def test_what_no_float_can_hold_is_no_number_in_csv():
+    rows = [{"a": 10**400, "b": float("nan"), "c": 1}]
+    assert csv_text(rows).splitlines() == ["a,b,c", ",,1"]
