@@ -169,7 +169,7 @@ def test_the_inline_figures_references_lead_to_its_own_ids(results):
 
 def test_drawing_leaves_pyplot_alone():
     program = (
-        "import sys; from jaxunlearn.report import figures;"
+        "import sys; from jaxunlearn.report.run import figures;"
         "assert 'matplotlib' not in sys.modules;"
         "figures.relative_changes({'m': [{'leaf': 'a', 'relative_change': 1.0}]});"
         "assert 'matplotlib.pyplot' not in sys.modules"
