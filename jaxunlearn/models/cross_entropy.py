@@ -1,5 +1,7 @@
 """Next-token cross-entropy that never holds all logits at once."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -27,8 +29,13 @@ class OutputHead(nn.Module):
         return next_token_losses(hidden_BTD, embedding_VD, labels_BT)
 
 
-def head_logits(hidden_BTD: jax.Array, embedding_VD: jax.Array) -> jax.Array:
-    """Return ``hidden @ embedding.T`` in float32, [B,T,V]."""
+def head_logits(hidden_BTD: jax.Array, embedding_VD: Any) -> jax.Array:
+    """Return ``hidden @ embedding.T`` in float32, [B,T,V].
+
+    A head that is no matrix gives its own ``logits`` of the states.
+    """
+    if hasattr(embedding_VD, "logits"):
+        return embedding_VD.logits(hidden_BTD)
     return jnp.einsum(
         "btd,vd->btv",
         hidden_BTD,
