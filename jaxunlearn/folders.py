@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import shutil
 import tempfile
@@ -37,8 +38,9 @@ def replaced_folder(out: Path | str) -> Iterator[Path]:
     previous = out.with_name(f".{out.name}.previous")
     if previous.exists() and not out.exists():
         os.rename(previous, out)  # killed between the two renames below
-    fresh = Path(tempfile.mkdtemp(prefix=WRITING, dir=out.parent))
-    try:
+    sweep_dead(out.parent)
+    with held_folder(out.parent) as fresh, contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, fresh, ignore_errors=True)
         yield fresh
         fresh.chmod(0o777 & ~current_umask())
         for name in file_names(fresh):
@@ -49,8 +51,38 @@ def replaced_folder(out: Path | str) -> Iterator[Path]:
                 os.rename(out, previous)
             os.rename(fresh, out)
             shutil.rmtree(previous, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def held_folder(parent: Path) -> Iterator[Path]:
+    """Give a fresh folder with a temporary name, locked while this process lives."""
+    while True:
+        fresh = Path(tempfile.mkdtemp(prefix=WRITING, dir=parent))
+        descriptor = os.open(fresh, os.O_RDONLY)
+        with contextlib.suppress(OSError):  # a file system without such locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if fresh.exists():
+            break
+        os.close(descriptor)  # another process swept it before it was locked
+    try:
+        yield fresh
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        os.close(descriptor)
+
+
+def sweep_dead(parent: Path) -> None:
+    """Delete the temporary folders in ``parent`` whose writers do not live any more.
+
+    What is written there at this time by others is held by them, and stays.
+    """
+    for path in parent.glob(f"{WRITING}*"):
+        with contextlib.suppress(OSError):  # held, or gone
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(descriptor)
 
 
 def sweep(directory: Path | str) -> None:

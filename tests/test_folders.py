@@ -1,4 +1,7 @@
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -69,3 +72,33 @@ def test_a_folder_killed_between_the_two_renames_comes_back(tmp_path):
     ):
         half(fresh / "b")
     assert (tmp_path / "out" / "a").read_text() == "1"
+
+
+def test_a_killed_writer_s_folder_is_swept_and_a_living_one_s_is_not(
+    tmp_path,
+):
+    write = (
+        "import os, sys, time; from jaxunlearn.folders import replaced_folder\n"
+        "with replaced_folder(sys.argv[1]) as fresh:\n"
+        "    (fresh / 'half').write_text(''); print(fresh, flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", write]
+    started = [
+        subprocess.Popen(
+            [*command, str(tmp_path / name)], stdout=subprocess.PIPE, text=True
+        )
+        for name in ("killed", "living")
+    ]
+    dead, living = (Path(one.stdout.readline().strip()) for one in started)
+    try:
+        started[0].kill()
+        started[0].wait()
+        assert dead.exists()
+        with folders.replaced_folder(tmp_path / "out") as fresh:
+            (fresh / "a").write_text("1")
+        assert not dead.exists()
+        assert (living / "half").exists()
+    finally:
+        for one in started:
+            one.kill()
+            one.communicate()
