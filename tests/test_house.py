@@ -113,9 +113,11 @@ def library(but=()):
 
 
 def refuse(offenders, allowed, remedy):
-    """Fail on offenders that are not allowed."""
+    """Fail on offenders that are not allowed, and on allowances without one."""
     new = {k: v for k, v in offenders.items() if k not in allowed}
     assert not new, f"{remedy}: {new}"
+    over = sorted(set(allowed) - set(offenders))
+    assert not over, f"no longer needed, take it off the list: {over}"
 
 
 def signatures(tree):
