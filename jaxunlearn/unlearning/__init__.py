@@ -21,6 +21,7 @@ from jaxunlearn.unlearning.outcome import (
     Trial,
     explain,
 )
+from jaxunlearn.unlearning.runner import unlearn
 from jaxunlearn.unlearning.stopping import (
     Rule,
     Stop,
@@ -77,4 +78,5 @@ __all__ = [
     "retain_limit",
     "score_below",
     "target_reached",
+    "unlearn",
 ]

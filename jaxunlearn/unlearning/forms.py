@@ -13,11 +13,11 @@ exact     ``(run, forget, *, options) ->               hands its parameters on, 
           ExactResult`` with ``params``                measures them
 ========= ============================================ =============================
 
-Options are the function's keyword arguments with a default, and the command line is
-made of them. A keyword argument without a default asks the runner for something by
-name: ``run`` (the training run), ``indices`` (the positions in it of what is to be
-forgotten), ``layers``, ``key``, ``target``, ``limits``, ``losses`` (:class:`Losses`),
-``on_step`` (called with a :class:`Progress`).
+Options are the function's keyword arguments, and the command line is made of them and
+their defaults. Some names ask the runner instead: ``run`` (the training run),
+``indices`` (the positions in it of what is to be forgotten), ``layers``, ``key``,
+``target``, ``limits``, ``losses`` (:class:`Losses`), ``on_step`` (called with a
+:class:`Progress`), ``directory`` (where work is saved and taken up).
 
 An edit may return a :class:`Direction` instead, where it knows its step better than
 ``edit(theta) - theta`` in rounded parameters does; and an edit that looks again on its
@@ -84,6 +84,7 @@ class Losses(NamedTuple):
     forget: Measure
     retain: Measure
     examples: Callable[[Params], Any]  # float32[n]: of each example to forget
+    gradient: Callable[[Params], Params]  # of the mean forget loss, float32
     unseen: Measure | None = None
 
 
@@ -94,6 +95,7 @@ class Progress(NamedTuple):
     step: int  # steps done
     total: int | None = None  # None: not known beforehand
     forget: float | None = None  # forget loss here
+    flops: float = 0.0  # what the step took, where it is not measured otherwise
 
 
 class Method(NamedTuple):

@@ -103,6 +103,7 @@ def losses_of_sets(task: PerExampleLoss, sets: Sets) -> Losses:
         forget=mean_loss(task, sets.forget),
         retain=zero if sets.retain is None else mean_loss(task, sets.retain),
         examples=lambda params: example_losses(task, params, sets.forget),
+        gradient=mean_gradient(task, sets.forget),
         unseen=None if sets.unseen is None else mean_loss(task, sets.unseen),
     )
 

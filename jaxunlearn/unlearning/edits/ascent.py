@@ -14,7 +14,6 @@ from jaxunlearn.unlearning.calibration import (
     passed_limit,
 )
 from jaxunlearn.unlearning.forms import Losses, Progress, Sets
-from jaxunlearn.unlearning.measuring import mean_gradient
 from jaxunlearn.unlearning.outcome import Outcome, Status, Trial
 
 RELATIVE_STEP = 1e-3
@@ -176,7 +175,7 @@ def climb(
 
     return gradient_ascent(
         params,
-        gradient=mean_gradient(task, sets.forget),
+        gradient=losses.gradient,
         layers=layers,
         stacked=stacked_folders(task, params),
         forget_loss=losses.forget,

@@ -16,6 +16,7 @@ from jaxunlearn.training.replay import last_exposure, replayed_gradient
 from jaxunlearn.training.runs import Run
 from jaxunlearn.types import Params, PerExampleLoss
 from jaxunlearn.unlearning.calibration import Limits, Measure, calibrate
+from jaxunlearn.unlearning.cost import training_step_flops
 from jaxunlearn.unlearning.forms import Direction, Progress, Sets
 from jaxunlearn.unlearning.outcome import Outcome
 
@@ -141,8 +142,10 @@ def replaying(
 ) -> Callable[[int], None]:
     """Return what tells ``on_step`` of the steps of a replay."""
     total = last_exposure(run.recipe, run.data, indices, epochs) + 1
+    flops = training_step_flops(run)
 
     def tell(step: int) -> None:
-        on_step(Progress("Replaying the training run", step + 1, total))
+        doing = "Replaying the training run"
+        on_step(Progress(doing, step + 1, total, flops=flops))
 
     return tell
