@@ -108,7 +108,7 @@ def training_step_flops(run: Run) -> float:
     state = jax.eval_shape(
         lambda params: initial_state(params, optimizer(recipe, total)), like
     )
-    batch = jax.tree.map(np.asarray, batch_at(recipe, run.data, 0, run.pad_id))
+    batch = jax.tree.map(np.asarray, batch_at(recipe, run.data, 0))
     return program_flops(compiled_step(run.model, recipe, total), state, batch)
 
 
