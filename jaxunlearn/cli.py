@@ -49,6 +49,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = given[0] if given and given[0] in COMMANDS else None
     functions = {name: command_of(name) for name in COMMANDS if asked in (None, name)}
     try:
+        if asked == "unlearn":
+            # Its options depend on the method, which is named before or among them.
+            from jaxunlearn.commands.unlearn_arguments import (
+                for_arguments,
+                named_method,
+            )
+
+            given = with_config(named_method(given))
+            functions[asked], given = for_arguments(functions[asked], given)
+        else:
+            given = with_config(given)
         status = tyro.extras.subcommand_cli_from_dict(
             {
                 name: as_command(function, brief=asked is None)
@@ -56,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             },
             prog="jaxunlearn",
             description=DESCRIPTION,
-            args=with_config(given),
+            args=given,
             config=(
                 tyro.conf.OmitArgPrefixes,
                 tyro.conf.OmitSubcommandPrefixes,

@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -108,3 +109,27 @@ def working(title: str) -> Iterator[Callable[[str], None]]:
         return
     with console.status(Text(title)) as status:
         yield lambda text: status.update(Text(text))
+
+
+@contextlib.contextmanager
+def steps_shown() -> Iterator[Callable[[Any], None]]:
+    """Show the progress of a method: a bar where the steps are known beforehand."""
+    with contextlib.ExitStack() as stack:
+        updates: dict[str, Any] = {}
+
+        def tell(progress: Any) -> None:
+            if progress.doing not in updates:
+                stack.pop_all().close()
+                updates.clear()
+                begin = working if progress.total is None else progress_bar
+                given = () if progress.total is None else (progress.total,)
+                updates[progress.doing] = stack.enter_context(
+                    begin(progress.doing, *given)
+                )
+            if progress.total is not None:
+                updates[progress.doing](progress.step)
+                return
+            loss = "" if progress.forget is None else f": loss {progress.forget:.3f}"
+            updates[progress.doing](f"{progress.doing}, step {progress.step}{loss}")
+
+        yield tell

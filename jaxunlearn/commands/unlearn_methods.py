@@ -1,126 +1,98 @@
-"""How ``jaxunlearn unlearn`` carries out each method, with its progress shown.
+"""The options of each unlearning method, made from its function's keyword defaults."""
 
-Each function takes (removal, options, layers, losses, target, limits) and returns the
-method's outcome.
-"""
+import dataclasses
+import re
+import typing
+from pathlib import Path
+from typing import Annotated, Any
 
-import numpy as np
+import tyro
 
-from jaxunlearn.commands.console import progress_bar, working
-from jaxunlearn.data import collate, in_order
+from jaxunlearn.commands.arguments import plain
+from jaxunlearn.commands.unlearn_options import Options
+from jaxunlearn.unlearning.forms import Method
+from jaxunlearn.unlearning.methods import METHODS
+from jaxunlearn.unlearning.requirements import method_named, options_of, walks
+
+RECIPE_OPTIONS = (
+    *("learning_rate", "epochs", "optimizer", "weight_decay", "schedule"),
+    *("warmup_steps", "clip_norm", "seed"),
+)
+"""What an objective takes of a recipe; --batch-size is everybody's."""
+
+Field = tuple[str, Any, Any]
+"""Name, annotated type and default."""
 
 
-def first_epoch_of(removal, options, layers, losses, target, limits):
-    """Replay the run for the examples' gradients and add them back."""
-    from jaxunlearn import training
-    from jaxunlearn.unlearning import first_epoch
+def field_of(name: str, kind: Any, default: Any, text: str) -> Field:
+    """Return an option with its help."""
+    return name, Annotated[kind, tyro.conf.arg(help=text)], default
 
-    run, indices = removal.run, removal.indices
-    last = training.last_exposure(
-        run.recipe, run.data, indices, options.of_way("epochs")
+
+def own_fields(row: Method) -> list[Field]:
+    """Return the options of a method, and of its form."""
+    hints = typing.get_type_hints(row.function)
+    texts = argument_texts(row.function.__doc__)
+    fields = [
+        field_of(name, hints[name], parameter.default, texts.get(name, ""))
+        for name, parameter in options_of(row).items()
+    ]
+    return fields + form_fields(row)
+
+
+def form_fields(row: Method) -> list[Field]:
+    """Return the options that come with a method's form."""
+    from jaxunlearn.training.recipe import Recipe
+    from jaxunlearn.unlearning.descent import Criterion
+    from jaxunlearn.unlearning.runner import RECIPE
+
+    if row.form == "edit" and not walks(row):
+        text = "Take this multiple of the step, above 0, instead of calibrating one."
+        return [field_of("scale", float | None, None, text)]
+    saved = field_of("work", Path | None, None, "Folder to save and take up work in.")
+    if row.form == "exact":
+        return [saved]
+    if row.form != "objective":
+        return []
+    hints, texts = typing.get_type_hints(Recipe), argument_texts(Recipe.__doc__)
+    every = "Steps between evaluations; default: an epoch of the forget set."
+    best = "Take all steps, with no target, and keep the best evaluated checkpoint."
+    return [
+        *(field_of(n, hints[n], getattr(RECIPE, n), texts[n]) for n in RECIPE_OPTIONS),
+        field_of("evaluate_every", int | None, None, every),
+        field_of("keep_best", Criterion | None, None, best),
+        saved,
+    ]
+
+
+def argument_texts(docstring: str | None) -> dict[str, str]:
+    """Return what a docstring says of each argument.
+
+    >>> argument_texts("Do.\\n\\nArgs:\\n  beta: How\\n    soon.\\n")
+    {'beta': 'How soon.'}
+    """
+    return dict(re.findall(r"^  (\w+): (.*)$", plain(docstring), re.MULTILINE))
+
+
+def options_class(name: str) -> type[Options]:
+    """Return ``Options`` with a method's own ones after them.
+
+    Raises:
+      ValueError: There is no such method.
+    """
+    fields = own_fields(method_named(name, METHODS))
+    made = dataclasses.make_dataclass("Options", fields, bases=(Options,), frozen=True)
+    made.__doc__ = Options.__doc__
+    return made
+
+
+def table_text() -> str:
+    """Return the table of methods: four short lines each."""
+    return "\n".join(
+        f"{name}\n"
+        f"  {row.form}; {'removes' if row.removes else 'suppresses at inference'}; "
+        f"needs {', '.join(sorted(row.needs)) or 'nothing more'}\n"
+        f"  cost: {row.cost}\n"
+        f"  source: {row.source}"
+        for name, row in METHODS.items()
     )
-    with progress_bar("Replaying the training run", last + 1) as update:
-        gradient, _ = training.replayed_gradient(
-            run.model,
-            run.recipe,
-            run.data,
-            run.start,
-            indices,
-            epochs=options.of_way("epochs"),
-            weight=options.of_way("weight"),
-            on_step=lambda step: update(step + 1),
-        )
-    with working("Calibrating the scale"):
-        return first_epoch(
-            removal.params,
-            gradient,
-            layers=layers,
-            part=options.of_way("part"),
-            forget_loss=losses["forget"],
-            retain_loss=losses["retain"],
-            target=target,
-            limits=limits,
-            scale=options.scale,
-        )
-
-
-def iterative_of(removal, options, layers, losses, target, limits):
-    """Replay, keep each example's own gradient, and unlearn one by one."""
-    from jaxunlearn import training, tree
-    from jaxunlearn.training.losses import example_losses
-    from jaxunlearn.training.replay import compiled_gradient
-    from jaxunlearn.unlearning import ascent_direction, iterative_first_epoch
-
-    run, mask = removal.run, tree.select(removal.params, layers)
-    indices, part = removal.indices, options.of_way("part")
-    last = training.last_exposure(
-        run.recipe, run.data, indices, options.of_way("epochs")
-    )
-    with progress_bar("Replaying the training run", last + 1) as update:
-        directions = {
-            index: ascent_direction(gradient, mask, part)
-            for index, gradient in training.replayed_gradients(
-                run.model,
-                run.recipe,
-                run.data,
-                run.start,
-                indices,
-                epochs=options.of_way("epochs"),
-                weight=options.of_way("weight"),
-                on_step=lambda step: update(step + 1),
-            ).items()
-        }
-
-    def fresh(params, index):
-        one = collate(run.data, [index], batch_size=1, length=run.data.length)
-        gradient = compiled_gradient(run.model, params, one, np.ones(1, np.float32))
-        return ascent_direction(gradient, mask, part)
-
-    return iterative_first_epoch(
-        removal.params,
-        recorded_direction=directions.__getitem__,
-        fresh_direction=fresh,
-        examples=indices,
-        example_losses=lambda params: example_losses(
-            run.model.per_example_loss, params, in_order(removal.forget)
-        ),
-        retain_loss=losses["retain"],
-        target=target,
-        layer_norm=float(tree.norm(removal.params, mask)),
-        limits=limits,
-        max_exposures=options.of_way("max_exposures"),
-    )
-
-
-def ascent_of(removal, options, layers, losses, target, limits):
-    """Climb the loss of the examples to forget."""
-    from jaxunlearn.training import mean_gradient_of
-    from jaxunlearn.unlearning import gradient_ascent
-
-    gradient = mean_gradient_of(
-        removal.model.per_example_loss,
-        in_order(removal.forget, batch_size=options.batch_size),
-    )
-    with working("Gradient ascent") as update:
-        return gradient_ascent(
-            removal.params,
-            gradient=gradient,
-            layers=layers,
-            forget_loss=losses["forget"],
-            retain_loss=losses["retain"],
-            target=target,
-            limits=limits,
-            learning_rate=options.learning_rate,
-            max_steps=options.of_way("max_steps"),
-            on_step=lambda t: update(
-                f"Gradient ascent: forget loss {t.forget:.3f} of {target:.3f}"
-            ),
-        )
-
-
-METHODS = {
-    ("first_epoch", "oneshot"): first_epoch_of,
-    ("first_epoch", "iterative"): iterative_of,
-    ("gradient_ascent", None): ascent_of,
-}
-"""By method and mode, as in ``unlearn_options.READS``."""

@@ -1,6 +1,7 @@
 """How far to go along a direction: far enough to forget, not so far as to harm."""
 
 import math
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -63,6 +64,33 @@ def highest_retain_loss(before: float, limits: Limits) -> float:
     allowed = [] if share is None else [before * (1 + share)]
     allowed += [] if nats is None else [before + nats]
     return min(allowed, default=math.inf)
+
+
+def price_limit(text: str) -> dict[str, float | None]:
+    """Return the limits of the retain loss that a text names, as fields of `Limits`.
+
+    >>> price_limit("5%")
+    {'max_retain_nats': None, 'max_retain_increase': 0.05}
+    >>> price_limit("0.02nats")
+    {'max_retain_nats': 0.02, 'max_retain_increase': None}
+    """
+    found = re.fullmatch(r"\s*(none|([\d.eE+-]+)\s*(%|nats?)?)\s*", text)
+    try:
+        if found is None:
+            raise ValueError
+        value = None if found[2] is None else float(found[2])
+    except ValueError:
+        value = math.nan
+    if value is not None and not 0 <= value < math.inf:
+        raise ValueError(
+            f"max_retain_increase={text!r}: nats a token such as 0.02nats, a share of "
+            f"the loss such as 5%, or none"
+        )
+    if found is not None and (found[3] or "").startswith("nat"):
+        return {"max_retain_nats": value, "max_retain_increase": None}
+    if value is not None and found is not None and found[3] == "%":
+        value /= 100
+    return {"max_retain_nats": None, "max_retain_increase": value}
 
 
 def passed_limit(trial: Trial, retain_before: float, limits: Limits) -> Status | None:

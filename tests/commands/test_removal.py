@@ -4,15 +4,14 @@ import json
 
 import pytest
 
-from jaxunlearn.commands.removal import (
-    Found,
+from jaxunlearn.commands.matches import shortened
+from jaxunlearn.commands.removal import find
+from jaxunlearn.commands.unlearn_options import Options
+from jaxunlearn.data.requests.others import (
     NearDuplicateWarning,
     check_unseen,
-    find,
-    kept,
-    shortened,
+    without_forgotten,
 )
-from jaxunlearn.commands.unlearn_options import Options
 from jaxunlearn.provenance import data_hash
 
 DATA = [
@@ -52,10 +51,10 @@ def test_the_hash_of_the_records_is_held_to(data):
 @pytest.mark.parametrize("place", ["forget", "training"])
 def test_what_was_seen_is_not_unseen(place):
     unseen = [{"text": "Nobody at all."}, {k: v.upper() for k, v in DATA[0].items()}]
-    forget, source = (DATA[:1], None) if place == "forget" else (DATA[1:], DATA)
+    forget, source = (DATA[:1], []) if place == "forget" else (DATA[1:], DATA)
     with pytest.raises(ValueError, match="1 of the 2 records of --unseen"):
-        check_unseen(unseen, Found(None, source, forget, []))
-    check_unseen(unseen[:1], Found(None, source, forget, []))
+        check_unseen(unseen, forget, source, name="--unseen")
+    check_unseen(unseen[:1], forget, source)
 
 
 def test_nearly_the_same_is_told():
@@ -66,14 +65,13 @@ def test_nearly_the_same_is_told():
         {"text": "Question: What does Mara do? Answer: Mara is a potter in Ghent."}
     ]
     with pytest.warns(NearDuplicateWarning, match="1 of the 1 records of --unseen"):
-        check_unseen(near, Found(None, None, forget, []))
+        check_unseen(near, forget, [], name="--unseen")
 
 
-def test_what_is_to_be_forgotten_is_not_kept(capsys):
-    assert kept(DATA, DATA[:1]) == DATA[1:]
-    assert "1 of the 3 retain records" in capsys.readouterr().out
+def test_what_is_to_be_forgotten_is_not_kept():
+    assert without_forgotten(DATA, DATA[:1]) == DATA[1:]
     with pytest.raises(ValueError, match="every record of --retain"):
-        kept(DATA, DATA)
+        without_forgotten(DATA, DATA, name="--retain")
 
 
 def test_what_is_cut_ends_in_an_ellipsis():

@@ -7,11 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from jaxunlearn import tree, unlearning
+from jaxunlearn import tree
 from jaxunlearn.cli import main
 from jaxunlearn.data import read_records
 from jaxunlearn.models import load_pretrained
-from jaxunlearn.unlearning import Outcome
+from jaxunlearn.unlearning import METHODS, Method, Outcome, Status
+from jaxunlearn.unlearning.edits import one_by_one
 
 
 def run(*arguments: str) -> int:
@@ -90,9 +91,9 @@ def test_iterative_mode_keeps_to_the_part_when_gradients_are_fresh(
         way = fresh_direction(params, 0)["wte"]["embedding"]
         moved = np.any(np.asarray(way) != 0, axis=1)
         assert 0 < moved.sum() < 100  # the output part would move every row
-        return Outcome(params, "rounds", 0.0, ())
+        return Outcome(params, Status.ROUNDS, 0)
 
-    monkeypatch.setattr(unlearning, "iterative_first_epoch", look)
+    monkeypatch.setattr(one_by_one, "iterative_first_epoch", look)
     options = ("--method", "first_epoch", "--run", learned[0] / "run", "--ids", 0)
     fresh = ("--mode", "iterative", "--part", "input", *FREE, "before")
     assert unlearn(learned, tmp_path, *options, *fresh) == 1
@@ -151,6 +152,48 @@ def test_a_target_beyond_the_retain_limit_is_refused(learned, tmp_path, capsys):
     assert not out.exists()
     told = json.loads((tmp_path / "out.refused.json").read_text())
     assert (told["status"], told["changed"]) == ("retain_limit", [])
+
+
+def test_an_objective_is_taken_to_the_target_and_its_cost_is_told(learned, tmp_path):
+    folder, _ = learned
+    ask = ("npo", "--forget", folder / "forget.json", "--beta", "0.5", "--epochs", "9")
+    folder_of_work = ("--work", tmp_path / "work", "--learning-rate", "1e-3")
+    retain = ("--retain", folder / "retain.json", "--out", tmp_path / "out")
+    model = ("--model", folder / "run" / "model", "--target", "3.2")
+    assert run("unlearn", *ask, *folder_of_work, *retain, *model) == 0
+    told = json.loads((tmp_path / "out" / "unlearning.json").read_text())
+    assert told["losses"]["after"]["forget"] == pytest.approx(3.2, rel=2e-3)
+    assert (told["method"], told["settings"]["beta"]) == ("npo", 0.5)
+    assert told["options"]["beta"] == 0.5
+    assert "work" not in told["options"]
+    assert told["cost"]["flops"] > 0
+    assert told["cost"]["peak_bytes"] > 0
+    again = ("--config", tmp_path / "out" / "unlearning.json", "--out", tmp_path / "b")
+    assert run("unlearn", *again, "--forget", folder / "forget.json") == 0
+    first, second = (tmp_path / n / "model.safetensors" for n in ("out", "b"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_methods_are_listed_and_each_has_help_of_its_own(capsys, monkeypatch):
+    def shrink(task, params, sets, *, share: float = 0.25):
+        """Shrink everything.
+
+        Args:
+          share: How much of each
+            weight goes.
+        """
+
+    row = Method("edit", shrink, frozenset(), "nobody, nowhere", "nothing", True)
+    monkeypatch.setitem(METHODS, "shrinking", row)
+    assert run("unlearn", "--list") == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in METHODS)
+    assert run("unlearn", "shrinking", "--help") == 0
+    helped = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--share" in helped
+    assert "How much of each weight goes. (default: 0.25)" in helped
+    assert "nobody, nowhere" in helped
+    assert "--beta" not in helped
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,17 @@
 """What `jaxunlearn unlearn` refuses before it reads anything."""
 
+import dataclasses
 import json
 
 import pytest
 
 from jaxunlearn.commands.config import with_config
-from jaxunlearn.commands.unlearn_methods import METHODS
-from jaxunlearn.commands.unlearn_options import READS, Options, check, limits_of
+from jaxunlearn.commands.unlearn_arguments import check_own, for_arguments, named_method
+from jaxunlearn.commands.unlearn_checks import check, limits_of
+from jaxunlearn.commands.unlearn_methods import options_class, own_fields
+from jaxunlearn.commands.unlearn_options import Options
+from jaxunlearn.unlearning import METHODS
+from jaxunlearn.unlearning.calibration import price_limit
 
 ASCENT = {"method": "gradient_ascent", "forget": "f.json"}
 FIRST = {"method": "first_epoch", "run": "RUN", "ids": (0, 1)}
@@ -24,8 +29,22 @@ VALUES = {
 NAN, INF = float("nan"), float("inf")
 
 
+READS = {
+    ("first_epoch", "oneshot"): ("mode", "part", "epochs", "weight", "scale"),
+    ("first_epoch", "iterative"): ("mode", "part", "epochs", "weight", "max_exposures"),
+    ("gradient_ascent", None): ("learning_rate", "max_steps"),
+}
+
+
 def options(**given):
-    return Options(**{"model": "m", "retain": "r.json", "out": "o"} | given)
+    given = {"model": "m", "retain": "r.json", "out": "o"} | given
+    method = given.get("method")
+    if method is None:
+        return Options(**given)
+    iterative = method == "first_epoch" and given.get("mode") == "iterative"
+    row = "iterative" if iterative else method
+    check_own(row, given, method)
+    return options_class(row)(**given)
 
 
 def way(key):
@@ -33,30 +52,47 @@ def way(key):
     return ASCENT if method == "gradient_ascent" else FIRST | {"mode": mode}
 
 
-def test_every_way_has_a_function():
-    assert METHODS.keys() == READS.keys()
-    assert set(VALUES) == {name for reads in READS.values() for name in reads}
-
-
 @pytest.mark.parametrize("name", VALUES)
 @pytest.mark.parametrize("key", READS)
 def test_an_option_is_read_or_refused_by_name(key, name):
-    given = options(**way(key) | ({} if name == "mode" else {name: VALUES[name]}))
+    given = way(key) | ({} if name == "mode" else {name: VALUES[name]})
     if name == "mode" and key[0] == "gradient_ascent":
-        given = options(**ASCENT, mode="oneshot")
+        given = ASCENT | {"mode": "oneshot"}
     if name in READS[key]:
-        check(given)
-        assert name == "mode" or given.of_way(name) == VALUES[name]
+        check(options(**given))
+        assert name == "mode" or options(**given).own[name] == VALUES[name]
     else:
         with pytest.raises(ValueError, match=f"{name}=.* has no effect with --method"):
-            check(given)
+            check(options(**given))
 
 
-@pytest.mark.parametrize("key", READS)
-def test_defaults_come_from_the_table(key):
-    given = options(**way(key))
-    chosen = {"mode": key[1]} if key[1] else {}
-    assert {n: given.of_way(n) for n in READS[key]} == READS[key] | chosen
+def test_defaults_are_the_function_s():
+    first = {"part": "output", "epochs": (1,), "weight": "unit"}
+    assert options(**FIRST).settings == {"mode": "oneshot", **first, "scale": None}
+    told = options(**ITERATIVE).settings
+    assert told == {"mode": "iterative", **first, "max_exposures": 1}
+    ascent = options(**ASCENT).settings
+    assert (ascent["learning_rate"], ascent["max_steps"]) == (None, 500)
+    npo = options(method="npo", forget="f.json").own
+    assert (npo["beta"], npo["retain_term"], npo["learning_rate"]) == (0.1, "nll", 1e-5)
+
+
+def test_no_method_s_option_hides_one_that_all_have():
+    shared = {field.name for field in dataclasses.fields(Options)}
+    for name, row in METHODS.items():
+        own = [field[0] for field in own_fields(row)]
+        assert not shared & set(own), name
+        assert len(set(own)) == len(own), name
+
+
+def test_a_name_before_the_options_is_the_method():
+    assert named_method(["unlearn", "npo", "--beta", "1"]) == [
+        *("unlearn", "--method", "npo", "--beta", "1")
+    ]
+    with pytest.raises(ValueError, match="method='magic': one of first_epoch"):
+        named_method(["unlearn", "magic"])
+    with pytest.raises(ValueError, match="beta=1 has no effect .* --method npo"):
+        for_arguments(check, ["unlearn", "--method", "grad_diff", "--beta", "1"])
 
 
 @pytest.mark.parametrize(
@@ -122,6 +158,7 @@ def test_listing_matches_needs_neither_model_nor_place():
     ],
 )
 def test_a_price_is_a_share_or_nats_or_none(text, share, nats):
+    assert price_limit(text).keys() == {"max_retain_nats", "max_retain_increase"}
     limits = limits_of(options(**FIRST, max_retain_increase=text))
     assert limits.max_retain_increase == pytest.approx(share)
     assert limits.max_retain_nats == pytest.approx(nats)
@@ -163,9 +200,3 @@ def test_a_config_without_options_is_named(tmp_path, content):
         with_config(["unlearn", "--config", str(path)])
     with pytest.raises(ValueError, match="names no file"):
         with_config(["unlearn", "--config"])
-
-
-def test_the_command_s_default_part_is_the_library_s():
-    from jaxunlearn.unlearning.edits.recorded import DEFAULT_PART
-
-    assert READS["first_epoch", "oneshot"]["part"] == DEFAULT_PART

@@ -8,15 +8,15 @@ import pytest
 
 from jaxunlearn.commands.removal import Found, Removal
 from jaxunlearn.commands.unlearn_options import Options
-from jaxunlearn.commands.unlearn_result import (
+from jaxunlearn.commands.unlearn_places import check_places
+from jaxunlearn.commands.unlearn_result import described
+from jaxunlearn.data import Match
+from jaxunlearn.data.requests.leaks import (
     LeakWarning,
-    check_places,
-    described,
     drop_leaks,
-    secrets,
+    secret_phrases,
     tells,
 )
-from jaxunlearn.data import Match
 
 PLACES = {
     "out is the model": {"out": "model"},
@@ -80,7 +80,7 @@ def test_paths_that_name_the_person_are_left_out():
 
 
 def test_secrets_are_what_only_the_forgotten_say():
-    found = secrets(Options(request="all about Mara"), removal(MARA, OTHERS))
+    found = secret_phrases("all about Mara", MARA, OTHERS)
     assert found == {"who is mara", "a potter in ghent", "mara"}
 
 

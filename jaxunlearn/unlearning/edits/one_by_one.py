@@ -22,6 +22,7 @@ from jaxunlearn.unlearning.calibration import (
 from jaxunlearn.unlearning.edits.recorded import (
     DEFAULT_PART,
     ascent_direction,
+    check_part,
     replaying,
 )
 from jaxunlearn.unlearning.edits.rounds import CALIBRATION, iterative_unlearning
@@ -209,6 +210,7 @@ def unlearn_one_by_one(
       max_exposures: How often one recorded gradient may be used.
     """
     mask = tree.select(params, layers)
+    check_part(part, mask, layers)
     recorded = replayed_gradients(
         run.model,
         run.recipe,

@@ -121,6 +121,8 @@ def add_back(
       epochs: Whose gradients to add back; 1 is the first.
       weight: unit: each gradient counts the same; sgd: as SGD applied it.
     """
+    mask = tree.select(params, layers)
+    check_part(part, mask, layers)
     gradient, _ = replayed_gradient(
         run.model,
         run.recipe,
@@ -131,7 +133,20 @@ def add_back(
         weight=weight,
         on_step=replaying(run, indices, epochs, on_step),
     )
-    return Direction(ascent_direction(gradient, tree.select(params, layers), part))
+    return Direction(ascent_direction(gradient, mask, part))
+
+
+def check_part(part: str, mask: Params, layers: str) -> None:
+    """Refuse a part of the embedding where the embedding is not to change.
+
+    Raises:
+      ValueError: It would have no effect.
+    """
+    if part != DEFAULT_PART and not bool(mask["wte"]["embedding"].any()):
+        raise ValueError(
+            f"part={part} has no effect with layers={layers}, which leave the "
+            f"embedding as it is: leave it out, or choose layers with wte"
+        )
 
 
 def replaying(

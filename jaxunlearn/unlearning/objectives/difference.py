@@ -13,7 +13,9 @@ def grad_diff(
     retain_weight: float = 1.0,
     retain_term: RetainTerm = "nll",
 ) -> Objective:
-    """Return ``-gamma CE_forget + alpha L_retain``, each a mean over tokens.
+    """Return gradient difference, ``-gamma CE_forget + alpha L_retain``.
+
+    Each is a mean over the tokens of a batch.
 
     With ``retain_term="none"`` it is gradient ascent, with ``"kl"`` KL minimisation.
 

@@ -25,7 +25,7 @@ def npo(
     retain_weight: float = 1.0,
     retain_term: RetainTerm = "nll",
 ) -> Objective:
-    """Return the NPO objective.
+    """Return negative preference optimisation: ascent that fades where it succeeded.
 
     ``L_F = mean_x -(2 / beta) log sigmoid(beta (NLL_theta(x) - NLL_start(x)))`` with
     NLL the sum over an example's tokens. Its gradient is ascent's, each example
@@ -69,7 +69,7 @@ def simnpo(
     retain_weight: float = 1.0,
     retain_term: RetainTerm = "nll",
 ) -> Objective:
-    """Return the SimNPO objective: NPO without a reference, by the mean token loss.
+    """Return SimNPO: NPO without a reference, by the mean loss of a token.
 
     ``L_F = mean_x -(2 / beta) log sigmoid(beta (NLL_theta(x) / |x| - delta))``.
 

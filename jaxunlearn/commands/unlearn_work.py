@@ -1,0 +1,139 @@
+"""Unlearning as ``jaxunlearn unlearn`` asks for it: from options to an outcome."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxunlearn.commands.console import say, steps_shown
+from jaxunlearn.commands.removal import Removal
+from jaxunlearn.commands.unlearn_checks import given_target, limits_of
+from jaxunlearn.commands.unlearn_methods import RECIPE_OPTIONS
+from jaxunlearn.commands.unlearn_options import Options
+from jaxunlearn.provenance import params_hash, versions
+
+
+class Work(NamedTuple):
+    """What unlearning came to."""
+
+    outcome: Any
+    rows: list[dict[str, Any]]  # losses before and after, a set each
+    sentences: list[str]
+    told: dict[str, Any]  # for unlearning.json
+
+
+def carry_out(removal: Removal, options: Options) -> Work:
+    """Unlearn, and measure before and after."""
+    from jaxunlearn.data import Batches
+    from jaxunlearn.tasks import language_task
+    from jaxunlearn.unlearning import METHODS, Sets, changed_leaves, explain, unlearn
+    from jaxunlearn.unlearning.measuring import losses_of_sets
+    from jaxunlearn.unlearning.origin import run_hash
+    from jaxunlearn.unlearning.runner import RECIPE
+    from jaxunlearn.unlearning.targets import check_rise, forget_target
+
+    def batches(data: Any) -> Batches:
+        order = np.arange(len(data.examples))
+        return Batches(data, order, options.batch_size, data.length)
+
+    parts = {"forget": removal.forget, "retain": removal.retain}
+    if removal.unseen is not None:
+        parts["unseen"] = removal.unseen
+    sets = Sets(**{name: batches(data) for name, data in parts.items()})
+    row, run, own = METHODS[options.row], removal.run, dict(options.own)
+    task = language_task(removal.model)
+    losses = losses_of_sets(task, sets)
+    before = {name: getattr(losses, name)(removal.params) for name in parts}
+    target = forget_target(
+        losses,
+        removal.params,
+        target=given_target(options) or options.target,
+        start=None if run is None else run.start,
+    )
+    settings: dict[str, Any] = {}
+    if row.form in ("objective", "edit"):
+        if own.get("scale") is None:
+            check_rise(target, before["forget"])
+        settings["layers"] = options.layers or row.layers
+    if row.form != "exact":
+        settings |= {"target": target.loss, "limits": limits_of(options)}
+    if row.form == "objective":
+        recipe = {name: own.pop(name) for name in RECIPE_OPTIONS}
+        settings["recipe"] = dataclasses.replace(
+            RECIPE, batch_size=options.batch_size, **recipe
+        )
+        settings["keep_best"] = own.pop("keep_best")
+        settings["evaluate_every"] = own.pop("evaluate_every")
+        if settings["keep_best"] is not None:
+            settings["target"] = None
+    if "work" in own:
+        settings["directory"] = own.pop("work")
+    if target.is_guess and settings.get("target") is not None:
+        say(
+            "No reference was given: the target is the loss now plus 1 nat. Better: "
+            "--unseen FILE with look-alikes."
+        )
+    with steps_shown() as on_step:
+        outcome = unlearn(
+            task,
+            removal.params,
+            sets,
+            options.row,
+            run=run,
+            indices=None if run is None else removal.indices,
+            on_step=on_step,
+            **settings,
+            **own,
+        )
+    if outcome.task is not None:
+        losses = losses_of_sets(outcome.task, sets)
+    after = {name: getattr(losses, name)(outcome.params) for name in parts}
+    sought = settings.get("target")
+    sentence = explain(outcome, sought, before["retain"])
+    warning = price_warning(after["retain"] - before["retain"])
+    sentences = [sentence]
+    if sought is not None:
+        sentences = [f"Target {target.loss:.4f} ({target.meaning}). {sentence}"]
+    if warning is not None:
+        sentences.append(f"Warning: {warning}")
+    if outcome.task is not None:
+        sentences.append(
+            "The weights are as they were: this method suppresses at inference, and "
+            "its task is to be had from jaxunlearn.unlearning.unlearn."
+        )
+    origin = None if run is None else run_hash(run)
+    told = {
+        "layers": settings.get("layers", row.layers),
+        "limits": settings["limits"]._asdict() if "limits" in settings else None,
+        "target": {"forget_loss": target.loss, "meaning": target.meaning},
+        "status": outcome.status,
+        "explanation": sentence,
+        "warning": warning,
+        "removes": row.removes,
+        "scale": outcome.scale,
+        "steps": outcome.steps,
+        "trials": [trial._asdict() for trial in outcome.trials],
+        "losses": {"before": before, "after": after},
+        "changed": changed_leaves(removal.params, outcome.params),
+        "model": {"run_sha256": origin, "params_sha256": params_hash(removal.params)},
+        "result": {"run_sha256": origin, "params_sha256": params_hash(outcome.params)},
+        "seconds": outcome.cost.seconds if outcome.cost else None,
+        "cost": outcome.cost._asdict() if outcome.cost else None,
+        "details": dict(outcome.details),
+        "versions": versions(),
+    }
+    rows = [{"records": n, "before": before[n], "after": after[n]} for n in parts]
+    return Work(outcome, rows, sentences, told)
+
+
+def price_warning(rise: float) -> str | None:
+    """Return a warning where retain loss rose past the default limit."""
+    from jaxunlearn.unlearning import Limits
+
+    usual = Limits().max_retain_nats
+    if usual is None or rise <= usual:
+        return None
+    return (
+        f"Retain loss rose by {rise:.3f} nats a token, past the {usual} that are "
+        f"allowed where no other limit is given: the model is worse on what it keeps."
+    )
