@@ -3,8 +3,6 @@
 import dataclasses
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from jaxunlearn.commands.console import say, steps_shown
 from jaxunlearn.commands.removal import Removal
 from jaxunlearn.commands.unlearn_checks import given_target, limits_of
@@ -24,7 +22,7 @@ class Work(NamedTuple):
 
 def carry_out(removal: Removal, options: Options) -> Work:
     """Unlearn, and measure before and after."""
-    from jaxunlearn.data import Batches
+    from jaxunlearn.data import in_order
     from jaxunlearn.tasks import language_task
     from jaxunlearn.unlearning import METHODS, Sets, changed_leaves, explain, unlearn
     from jaxunlearn.unlearning.measuring import losses_of_sets
@@ -32,14 +30,12 @@ def carry_out(removal: Removal, options: Options) -> Work:
     from jaxunlearn.unlearning.runner import RECIPE
     from jaxunlearn.unlearning.targets import check_rise, forget_target
 
-    def batches(data: Any) -> Batches:
-        order = np.arange(len(data.examples))
-        return Batches(data, order, options.batch_size, data.length)
-
     parts = {"forget": removal.forget, "retain": removal.retain}
     if removal.unseen is not None:
         parts["unseen"] = removal.unseen
-    sets = Sets(**{name: batches(data) for name, data in parts.items()})
+    sets = Sets(
+        **{n: in_order(x, batch_size=options.batch_size) for n, x in parts.items()}
+    )
     row, run, own = METHODS[options.row], removal.run, dict(options.own)
     task = language_task(removal.model)
     losses = losses_of_sets(task, sets)

@@ -7,9 +7,12 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.tree_util import Partial
 
+from jaxunlearn.gradients.batching import as_partial, compiled, compiled_sums
 from jaxunlearn.gradients.programs import UnreadProgram
 from jaxunlearn.influence.planner.matrix_flops import matrix_flops
+from jaxunlearn.training.losses import gradient_of_sum, losses_of_batch
 from jaxunlearn.training.recipe import (
     batch_at,
     compiled_step,
@@ -19,7 +22,6 @@ from jaxunlearn.training.recipe import (
 )
 from jaxunlearn.training.runs import Run
 from jaxunlearn.types import Batch, PerExampleLoss
-from jaxunlearn.unlearning import measuring
 from jaxunlearn.unlearning.forms import Losses, Sets
 
 
@@ -84,20 +86,22 @@ def measuring_cost(
       counts: How often each set was measured, and ``gradient`` the forget set's.
     """
     flops, most = 0.0, 0
-    argument = measuring.as_argument(task)
-    programs = [(n, n, measuring.batch_losses) for n in sets._fields]
-    programs.append(("gradient", "forget", measuring.batch_gradient))
-    for counter, name, program in programs:
-        batches: Iterable[Batch] | None = getattr(sets, name)
-        if not counts[counter] or batches is None:
+    given = (as_partial(task), params)
+    losses, gradient = (
+        Partial(losses_of_batch, *given),
+        Partial(gradient_of_sum, *given),
+    )
+    for name in (*sets._fields, "gradient"):
+        batches: Iterable[Batch] | None = getattr(sets, name, sets.forget)
+        if not counts[name] or batches is None:
             continue
-        number = sum(1 for _ in batches)
-        batch = dict(next(iter(batches)))
-        if counter == "gradient":
-            batch = measuring.with_weight(batch)
-        given = (argument, params, batch)
-        flops += counts[counter] * number * program_flops(program, *given)
-        most = max(most, program_bytes(program, *given))
+        number, batch = sum(1 for _ in batches), dict(next(iter(batches)))
+        if name == "gradient":
+            used = (compiled_sums, gradient, batch, None)
+        else:
+            used = (compiled, losses, batch)
+        flops += counts[name] * number * program_flops(*used)
+        most = max(most, program_bytes(*used))
     return flops, most
 
 

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 
 from jaxunlearn.data import step_indices
+from jaxunlearn.gradients.batching import real_rows
 from jaxunlearn.types import Batch
 from jaxunlearn.unlearning.forms import Sets
-from jaxunlearn.unlearning.measuring import real_rows
 
 RETAIN_SEEDS = 2**33
 """Added to the seed for the order of the retain set: recipes' seeds are below it."""

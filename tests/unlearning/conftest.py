@@ -63,7 +63,7 @@ RECORDS = [
 @pytest.fixture(scope="session")
 def language(tmp_path_factory):
     """A tiny GPT-2 trained on eight records, two of which are to be forgotten."""
-    from jaxunlearn.data import Batches, subset, tokenize, train_tokenizer
+    from jaxunlearn.data import in_order, subset, tokenize, train_tokenizer
     from jaxunlearn.models import GPT2, GPT2Config
     from jaxunlearn.tasks import language_task
     from jaxunlearn.training import Recipe, create_run, train
@@ -99,8 +99,7 @@ def language(tmp_path_factory):
     unseen = tokenize(others, tokenizer, max_length=64)
 
     def batches(data):
-        order = np.arange(len(data.examples))
-        return Batches(data, order, batch_size=4, length=run.data.length)
+        return in_order(data, batch_size=4, length=run.data.length)
 
     sets = Sets(
         batches(subset(run.data, [1, 6])),

@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import pytest
 
 from jaxunlearn import tree, unlearning
-from jaxunlearn.training import Recipe
+from jaxunlearn.training import Recipe, mean_loss_of
 from jaxunlearn.unlearning import METHODS, Limits, Method, Status, Trial
 from jaxunlearn.unlearning.forms import FORMS, NEEDS
-from jaxunlearn.unlearning.measuring import mean_loss
 from jaxunlearn.unlearning.objectives.terms import Term, compose
 from jaxunlearn.unlearning.requirements import options_of
 
@@ -34,7 +33,7 @@ def apply(world, method, *, rise=0.05, learning_rate=1e-2, **given):
     """Unlearn by a row, as far as its form allows to say."""
     settings = {"limits": ANY} if method.form != "exact" else {}
     if method.form in ("objective", "edit"):
-        now = mean_loss(world.task, world.sets.forget)(world.params)
+        now = mean_loss_of(world.task, world.sets.forget)(world.params)
         settings["target"] = now + rise
     if method.form == "objective":
         recipe = Recipe(epochs=4, batch_size=2, learning_rate=learning_rate)
@@ -64,8 +63,8 @@ def test_a_method_reports_what_it_did_and_keeps_to_its_layers(
     assert outcome.cost.flops > 0
     task = outcome.task or world.task
     if outcome.status == Status.REACHED:
-        now = mean_loss(world.task, world.sets.forget)(world.params)
-        reached = mean_loss(task, world.sets.forget)(outcome.params)
+        now = mean_loss_of(world.task, world.sets.forget)(world.params)
+        reached = mean_loss_of(task, world.sets.forget)(outcome.params)
         assert reached >= (now + 0.05) * (1 - 1e-4)
     if given:
         mask = tree.select(world.params, given["layers"])
@@ -172,7 +171,7 @@ def halved(task, params, sets, *, share: float = 0.5):
 def test_a_new_method_is_one_function_and_one_row(request, name, row, monkeypatch):
     monkeypatch.setitem(METHODS, "anew", row)
     world = request.getfixturevalue(name)
-    outcome = apply(world, METHODS["anew"])
+    outcome = apply(world, METHODS["anew"], learning_rate=0.1)
     assert outcome.steps > 0
     assert outcome.cost.flops > 0
     with pytest.raises(ValueError, match="beta=0.1 has no effect .* use npo"):
