@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from jaxunlearn import tree
-from jaxunlearn.models.tying import tie
+from jaxunlearn.models.tying import tie, token_table
 from jaxunlearn.training.replay import last_exposure, replayed_gradient
 from jaxunlearn.training.runs import Run
 from jaxunlearn.types import Params, PerExampleLoss
@@ -142,7 +142,7 @@ def check_part(part: str, mask: Params, layers: str) -> None:
     Raises:
       ValueError: It would have no effect.
     """
-    if part != DEFAULT_PART and not bool(mask["wte"]["embedding"].any()):
+    if part != DEFAULT_PART and not bool(token_table(mask).any()):
         raise ValueError(
             f"part={part} has no effect with layers={layers}, which leave the "
             f"embedding as it is: leave it out, or choose layers with wte"
