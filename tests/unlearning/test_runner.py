@@ -18,7 +18,7 @@ from jaxunlearn.unlearning import (
 from jaxunlearn.unlearning.streams import sets_of_step, stacked_rows
 
 ANY = Limits(max_retain_nats=None, max_relative_step=None)
-RECIPE = Recipe(epochs=6, batch_size=2, learning_rate=0.05, optimizer="adam", seed=3)
+RECIPE = Recipe(epochs=6, batch_size=2, learning_rate=0.2, optimizer="adam", seed=3)
 
 
 def distance(params, batch):
@@ -177,7 +177,7 @@ def test_wrappers_and_exact_methods_are_measured_as_they_are(same_bits):
 
     wrapper = Method("wrapper", louder, frozenset(), "nobody", "nothing", False)
     outcome = unlearn(masked, PARAMS, SETS, wrapper, limits=ANY, by=3.0)
-    (trial,) = outcome.trials
+    assert len(outcome.trials) == 1
     assert outcome.status == Status.APPLIED
     assert same_bits(outcome.params, PARAMS)
     one = SETS.forget[0]
@@ -194,7 +194,8 @@ def test_wrappers_and_exact_methods_are_measured_as_they_are(same_bits):
     outcome = unlearn(masked, PARAMS, SETS, exact)
     assert outcome.status == Status.APPLIED
     assert same_bits(outcome.params, Result.params)
-    assert outcome.trials[0].forget > trial.forget / 3
+    expected = sum(float(masked(Result.params, b).sum()) for b in SETS.forget) / 5
+    assert outcome.trials[0].forget == pytest.approx(expected, rel=1e-5)
 
 
 def test_an_edit_is_a_line_from_the_start(same_bits):
