@@ -9,7 +9,8 @@ import jax
 import numpy as np
 from jax.tree_util import Partial
 
-from jaxunlearn.gradients.batching import as_partial, compiled, compiled_sums
+from jaxunlearn.gradients.arguments import as_argument
+from jaxunlearn.gradients.batching import compiled, compiled_sums
 from jaxunlearn.gradients.programs import UnreadProgram
 from jaxunlearn.influence.planner.matrix_flops import matrix_flops
 from jaxunlearn.training.losses import gradient_of_sum, losses_of_batch
@@ -86,7 +87,7 @@ def measuring_cost(
       counts: How often each set was measured, and ``gradient`` the forget set's.
     """
     flops, most = 0.0, 0
-    given = (as_partial(task), params)
+    given = (as_argument(task), params)
     losses, gradient = (
         Partial(losses_of_batch, *given),
         Partial(gradient_of_sum, *given),

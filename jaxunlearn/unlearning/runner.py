@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 from jaxunlearn import tree
+from jaxunlearn.gradients.arguments import selection
 from jaxunlearn.provenance import params_hash
 from jaxunlearn.randomness import random_key
 from jaxunlearn.training.recipe import Recipe
@@ -147,7 +148,7 @@ def unlearn(
             task,
             params,
             sets,
-            mask=tree.select(params, context["layers"]),
+            mask=selection(task, params, context["layers"]),
             recipe=recipe,
             key=context["key"],
             losses=losses,
@@ -192,7 +193,7 @@ def edited(
     result = row.function(task, params, sets, **given)
     if isinstance(result, Outcome):
         return result
-    mask = tree.select(params, context["layers"])
+    mask = selection(task, params, context["layers"])
     if isinstance(result, Direction):
         direction = result.step
     else:

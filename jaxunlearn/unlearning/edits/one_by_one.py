@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxunlearn import tree
 from jaxunlearn.data import collate
+from jaxunlearn.gradients.arguments import selection
 from jaxunlearn.training.replay import compiled_gradient, replayed_gradients
 from jaxunlearn.training.runs import Run
 from jaxunlearn.types import Params, PerExampleLoss
@@ -209,7 +210,7 @@ def unlearn_one_by_one(
       weight: unit: each gradient counts the same; sgd: as SGD applied it.
       max_exposures: How often one recorded gradient may be used.
     """
-    mask = tree.select(params, layers)
+    mask = selection(task, params, layers)
     check_part(part, mask, layers)
     recorded = replayed_gradients(
         run.model,

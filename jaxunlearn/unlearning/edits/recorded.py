@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from jaxunlearn import tree
+from jaxunlearn.gradients.arguments import selection
 from jaxunlearn.models.tying import tie, token_table
 from jaxunlearn.training.replay import last_exposure, replayed_gradient
 from jaxunlearn.training.runs import Run
@@ -110,7 +111,7 @@ def add_back(
     """Add back the gradients that the examples gave in training, recorded by a replay.
 
     Args:
-      task: Not used: the run has its own loss.
+      task: Tells which leaves are stacked; the run has its own loss.
       params: Trained parameters.
       sets: Not used.
       run: The training run.
@@ -121,7 +122,7 @@ def add_back(
       epochs: Whose gradients to add back; 1 is the first.
       weight: unit: each gradient counts the same; sgd: as SGD applied it.
     """
-    mask = tree.select(params, layers)
+    mask = selection(task, params, layers)
     check_part(part, mask, layers)
     gradient, _ = replayed_gradient(
         run.model,
