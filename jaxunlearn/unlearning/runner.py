@@ -120,9 +120,15 @@ def unlearn(
     recipe = RECIPE if recipe is None else recipe
     directory = None if directory is None else Path(directory)
 
+    step_flops = 0.0
+    if row.form == "exact" and run is not None:
+        step_flops = training_step_flops(run)
+
     def tell(progress: Any) -> None:
         if not isinstance(progress, Progress):  # a training step's
-            progress = Progress("Training again", progress.step, progress.total)
+            progress = Progress(
+                "Training again", progress.step, progress.total, flops=step_flops
+            )
         told.append(progress.flops)
         if on_step is not None:
             on_step(progress)
