@@ -48,6 +48,7 @@ class OffsetHead:
         )
 
 
+@jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class OffsetDecoder:
     """Two decoders of one family as one; see :func:`offset_decoder`.

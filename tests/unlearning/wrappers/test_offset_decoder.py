@@ -73,6 +73,13 @@ def test_it_generates_what_its_logits_say():
     assert found.tolist() != plain.tolist()
 
 
+def test_it_is_an_argument_of_compiled_programs():
+    model, both = offset_decoder(TASK, PARAMS)
+    look = jax.jit(lambda model, both, batch: model.per_example_loss(both, batch))
+    found = look(model, both, BATCH)
+    np.testing.assert_allclose(found, TASK(PARAMS, BATCH), rtol=1e-5)
+
+
 def test_at_strength_0_it_is_the_model():
     task = OffsetTask(TASK.task, TASK.reinforced, 0.0)
     model, both = offset_decoder(task, PARAMS)
