@@ -48,9 +48,9 @@ def write_report(results: Mapping, out_dir: str | os.PathLike[str]) -> Path:
     Args:
       results: A dict as JSON gives it. Losses are means in nats per token. Required:
 
-        * ``title``: str; * ``request``: ``{"text", "how"}`` and perhaps
-        ``"threshold"``: what was asked to
-          be forgotten, and how it was matched with the training examples;
+        * ``title``: str;
+        * ``request``: ``{"text", "how"}`` and perhaps ``"threshold"``: what was asked
+          to be forgotten, and how it was matched with the training examples;
         * ``losses``: model -> ``{"forget", "retain"}`` and perhaps ``"unseen"``, in the
           order of the table. "before training", "trained" (required) and
           "retrained without them" are references, every other key is a method,
@@ -63,12 +63,12 @@ def write_report(results: Mapping, out_dir: str | os.PathLike[str]) -> Path:
         * ``facts``: ``{"forget": {model: [bool]}, "retain": {model: [bool]}}``, which
           facts a model answers right, for "trained" and every method at least;
         * ``matched``: list of ``{"index", "score", "text"}``;
-        * ``evaluation`` and ``retraining``: lists of `{"step", "forget", "retain",
+        * ``evaluation`` and ``retraining``: lists of ``{"step", "forget", "retain",
           "unseen"}``; ``training``: list of ``{"step", "epoch", "loss"}`;
         * ``calibration``: method -> list of ``{"scale", "forget", "retain"}``;
         * ``changed``: method -> list of ``{"leaf", "relative_change"}``;
-        * ``examples``: list of `{"prompt", "truth", "answers": {model: str}, "kind":
-          "forget" or "retain"}`` and perhaps ``"value"`, the fact's own words;
+        * ``examples``: list of ``{"prompt", "truth", "answers": {model: str}, "kind":
+          "forget" or "retain"}`` and perhaps ``"value"``, the fact's own words;
         * ``seconds``, ``versions``, ``settings``: dicts of a name and a value;
         * ``command``: str; ``next_steps``: list of str.
       out_dir: The folder, which is made if it does not exist.
