@@ -64,7 +64,7 @@ def write_report(results: Mapping, out_dir: str | os.PathLike[str]) -> Path:
           facts a model answers right, for "trained" and every method at least;
         * ``matched``: list of ``{"index", "score", "text"}``;
         * ``evaluation`` and ``retraining``: lists of ``{"step", "forget", "retain",
-          "unseen"}``; ``training``: list of ``{"step", "epoch", "loss"}`;
+          "unseen"}``; ``training``: list of ``{"step", "epoch", "loss"}``;
         * ``calibration``: method -> list of ``{"scale", "forget", "retain"}``;
         * ``changed``: method -> list of ``{"leaf", "relative_change"}``;
         * ``examples``: list of ``{"prompt", "truth", "answers": {model: str}, "kind":
