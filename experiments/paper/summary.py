@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import sys
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ def page(found: Mapping[str, Mapping], *, figures: str) -> str:
         "## To run it again, and to cite it",
         again(found),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return wrapped("\n\n".join(part for part in parts if part)) + "\n"
 
 
 def introduction(found: Mapping[str, Mapping]) -> str:
@@ -135,40 +136,44 @@ def settings_of(found: Mapping[str, Mapping]) -> list[str]:
 
 
 def verdict_table(found: Mapping[str, Mapping]) -> str:
-    """Return claim by setting, with the reason in the first setting."""
+    """Return claim by setting; the reasons stand with each claim's numbers."""
     settings = settings_of(found)
     rows = []
     for number, (claim, text) in enumerate(TEXTS.items(), 1):
         name = f"[{number}](#{claim})."
         if claim not in found:
-            rows.append([f"{name} {text.title}", *[NOT_RUN] * len(settings), ""])
+            rows.append([f"{name} {text.title}", *[NOT_RUN] * len(settings)])
             continue
         by_part: dict[str, dict[str, Mapping]] = {}
         for setting, verdict in found[claim]["verdicts"].items():
             own, part = parted(setting)
             by_part.setdefault(part, {})[own] = verdict
         for part, verdicts in by_part.items():
-            first = next(iter(verdicts))
             cells = [verdicts[s]["verdict"] if s in verdicts else "" for s in settings]
             title = part[:1].upper() + part[1:] if part else text.title
-            why = first_sentence(verdicts[first]["because"])
-            if first != settings[0]:
-                why = f"({first}) {why}"
-            rows.append(
-                [f"{name} {title}", *(f"**{c}**" if c else "–" for c in cells), why]
-            )
-    why = f"Why ({settings[0]})" if settings else "Why"
-    return table(["Claim", *settings, why], rows)
+            rows.append([f"{name} {title}", *(f"**{c}**" if c else "–" for c in cells)])
+    return table(["Claim", *settings], rows)
 
 
-def first_sentence(text: str) -> str:
-    """Return a text up to its first full stop that ends a sentence.
+def wrapped(text: str) -> str:
+    """Return Markdown with its paragraphs and list items in lines of 100 columns.
 
-    >>> first_sentence("It rose by 1.5 points. It fell. ")
-    'It rose by 1.5 points.'
+    Tables, figures, headings and code stay as they are.
     """
-    head, stop, _ = text.strip().partition(". ")
-    return head + "." if stop else head
+    lines, code = [], False
+    for line in text.split("\n"):
+        code ^= line.startswith("```")
+        if code or line.startswith(("```", "|", "!", "<", "#")):
+            lines.append(line)
+            continue
+        lines += textwrap.wrap(
+            line,
+            100,
+            subsequent_indent="  " if line.startswith("- ") else "",
+            break_long_words=False,
+            break_on_hyphens=False,
+        ) or [""]
+    return "\n".join(lines)
 
 
 # --- the laboratory -----------------------------------------------------------------
