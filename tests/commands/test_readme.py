@@ -46,12 +46,12 @@ def run_here(tiny, tmp_path, monkeypatch, cli):
 
 def test_readme_s_python_runs_from_top_to_bottom(run_here, capsys):
     shown = blocks("python")
-    assert len(shown) >= 2
+    assert shown
     names = {}
     for block in shown:
         exec(compile(block, "README.md", "exec"), names)
     assert names["found"].scores.shape == (2, 64)
-    assert names["outcome"].status in capsys.readouterr().out
+    assert names["outcome"].status.name in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("shown", commands(), ids=lambda shown: " ".join(shown[1:3]))
