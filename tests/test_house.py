@@ -25,11 +25,6 @@ LONG = {
 """Files of more than ``LINES`` lines, and why one idea needs so many."""
 
 WIDE = {
-    "BUILD_NOTES.md",
-    "CHANGELOG.md",
-    "CONTRIBUTING.md",
-    "README.md",
-    "experiments/paper/README.md",
 }
 """Markdown files that are not yet in ``COLUMNS`` columns."""
 
