@@ -23,9 +23,9 @@ import jax
 import numpy as np
 
 from jaxunlearn.data import in_order, record_text, tokenize, train_tokenizer
-from jaxunlearn.data.synthetic.world import people, question_answers
+from jaxunlearn.data.synthetic.made_up import people, question_answers
 from jaxunlearn.evaluation.retrained.retraining import TrainingParts, retrain
-from jaxunlearn.evaluation.text.token_statistics import token_statistics
+from jaxunlearn.evaluation.text.token_pass import token_statistics
 from jaxunlearn.models import GPT2, GPT2Config
 from jaxunlearn.provenance import versions
 from jaxunlearn.training import Recipe, example_losses

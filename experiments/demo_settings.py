@@ -21,7 +21,7 @@ from jaxunlearn.commands.demo_measures import measures
 from jaxunlearn.commands.demo_story import MAX_LENGTH
 from jaxunlearn.data import prompt_and_completion, read_records, subset, tokenize
 from jaxunlearn.evaluation import known_facts
-from jaxunlearn.evaluation.text.answers import answers
+from jaxunlearn.evaluation.text.greedy import answers
 from jaxunlearn.files import read_json
 from jaxunlearn.models import load_pretrained
 from jaxunlearn.report import console_table

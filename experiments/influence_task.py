@@ -26,7 +26,7 @@ from jaxunlearn.data import (
     tokenize,
     train_tokenizer,
 )
-from jaxunlearn.data.synthetic.world import world
+from jaxunlearn.data.synthetic.made_up import world
 from jaxunlearn.models import GPT2, GPT2Config
 from jaxunlearn.training.weighted import (
     RunState,

@@ -28,7 +28,7 @@ from jaxunlearn.commands.demo_story import MAX_LENGTH
 from jaxunlearn.data import prompt_and_completion, read_records, subset, tokenize
 from jaxunlearn.data.batching import batches
 from jaxunlearn.evaluation import known_facts
-from jaxunlearn.evaluation.text.answers import answers
+from jaxunlearn.evaluation.text.greedy import answers
 from jaxunlearn.files import read_json, write_text
 from jaxunlearn.models import load_pretrained
 from jaxunlearn.report import console_table
@@ -38,7 +38,7 @@ from jaxunlearn.unlearning.calibration import Limits
 from jaxunlearn.unlearning.measuring import losses_of_sets
 from jaxunlearn.unlearning.methods import METHODS, Sets
 from jaxunlearn.unlearning.runner import unlearn
-from jaxunlearn.unlearning.wrappers.offset_decoder import offset_decoder
+from jaxunlearn.unlearning.wrappers.decoders import offset_decoder
 
 ROOM = 32  # tokens for an answer; the longest true one has 20
 NO_LIMITS = Limits(max_retain_nats=None, max_relative_step=None)

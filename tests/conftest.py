@@ -1,8 +1,8 @@
 """The environment of the tests: on the CPU, offline, nothing cached between runs.
 
 Within a run compiled programs are kept in a folder of its own: its processes, and the
-commands that they start, compile the same tiny models. They are compiled without LLVM's
-optimisation, which takes less than half as long; XLA's own passes run as they always do.
+commands that they start, compile the same tiny models. LLVM optimizes nothing, which
+takes less than half the time to compile; XLA's own passes run as they always do.
 """
 
 import os

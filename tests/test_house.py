@@ -24,46 +24,18 @@ LONG = {
 }
 """Files of more than ``LINES`` lines, and why one idea needs so many."""
 
-WIDE = {
-}
+WIDE = {}
 """Markdown files that are not yet in ``COLUMNS`` columns."""
 
 FLAGS = {
-    "jaxunlearn/report/comparison/panels.py",
+    "jaxunlearn/report/comparison/panel_grid.py",
     "jaxunlearn/report/kit/drawing.py",
-    "jaxunlearn/report/run/model_card.py",
+    "jaxunlearn/report/run/card.py",
 }
 """Library files whose messages still speak of options of the command line."""
 
 SAME_NAME = {
-    "jaxunlearn/data/requests/shingles.py",
-    "jaxunlearn/data/synthetic/world.py",
     "jaxunlearn/data/text/__init__.py",
-    "jaxunlearn/evaluation/attacks/context.py",
-    "jaxunlearn/evaluation/attacks/embedding.py",
-    "jaxunlearn/evaluation/attacks/quantization.py",
-    "jaxunlearn/evaluation/attacks/recovery.py",
-    "jaxunlearn/evaluation/attacks/relearning.py",
-    "jaxunlearn/evaluation/attacks/sampling.py",
-    "jaxunlearn/evaluation/membership/separation.py",
-    "jaxunlearn/evaluation/retrained/epsilon.py",
-    "jaxunlearn/evaluation/text/answers.py",
-    "jaxunlearn/evaluation/text/restoration.py",
-    "jaxunlearn/evaluation/text/rouge.py",
-    "jaxunlearn/evaluation/text/token_statistics.py",
-    "jaxunlearn/gradients/kronecker/layer_scores.py",
-    "jaxunlearn/gradients/kronecker/moments.py",
-    "jaxunlearn/gradients/projections/kronecker_matrices.py",
-    "jaxunlearn/gradients/solvers/lissa.py",
-    "jaxunlearn/gradients/solvers/low_rank.py",
-    "jaxunlearn/gradients/solvers/solution.py",
-    "jaxunlearn/gradients/taps/listen.py",
-    "jaxunlearn/influence/planner/matrix_flops.py",
-    "jaxunlearn/influence/planner/plan.py",
-    "jaxunlearn/models/layer_states.py",
-    "jaxunlearn/report/comparison/panels.py",
-    "jaxunlearn/report/run/model_card.py",
-    "jaxunlearn/unlearning/objectives/preference.py",
 }
 """Modules that share a name with a function or class of their package."""
 

@@ -30,7 +30,7 @@ from jaxunlearn.data import (
     tokenize,
     train_tokenizer,
 )
-from jaxunlearn.data.synthetic.world import people, question_answers
+from jaxunlearn.data.synthetic.made_up import people, question_answers
 from jaxunlearn.files import write_whole
 from jaxunlearn.models import GPT2, GPT2Config
 from jaxunlearn.models.tying import untie

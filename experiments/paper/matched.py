@@ -15,7 +15,7 @@ import numpy as np
 
 from experiments.paper.laboratory import Lab
 from jaxunlearn import tree
-from jaxunlearn.evaluation.membership.separation import auc
+from jaxunlearn.evaluation.membership.roc import auc
 from jaxunlearn.models.tying import tie, untie
 from jaxunlearn.training.weighted import take_batch
 from jaxunlearn.types import Batch, Params

@@ -11,7 +11,7 @@ from experiments.paper.matched import (
     retain_losses,
     unseen_losses,
 )
-from jaxunlearn.evaluation.membership.separation import auc
+from jaxunlearn.evaluation.membership.roc import auc
 from jaxunlearn.types import Params
 
 RELEARNING = (0, 1, 2, 4, 8)  # steps at which the half not taught is looked at

@@ -10,7 +10,7 @@ from jaxunlearn.commands.demo_story import MAX_LENGTH, Story
 from jaxunlearn.commands.demo_world import World, request_of
 from jaxunlearn.data import prompt_and_completion
 from jaxunlearn.evaluation import known_facts
-from jaxunlearn.evaluation.text.answers import answers, prompt_ids
+from jaxunlearn.evaluation.text.greedy import answers, prompt_ids
 from jaxunlearn.files import write_json
 from jaxunlearn.provenance import versions
 from jaxunlearn.report.run.outcome import BEFORE, RETRAINED, TRAINED

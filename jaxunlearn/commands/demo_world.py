@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from jaxunlearn.data.synthetic.world import people, question_answers
+from jaxunlearn.data.synthetic.made_up import people, question_answers
 
 UNSEEN_PEOPLE = 12
 

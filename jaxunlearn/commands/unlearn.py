@@ -15,7 +15,7 @@ from jaxunlearn.data.requests.leaks import secret_phrases, telling_words
 from jaxunlearn.files import write_json
 from jaxunlearn.locks import locked
 from jaxunlearn.report import console_table
-from jaxunlearn.report.run.model_card import model_card
+from jaxunlearn.report.run.card import model_card
 
 
 def unlearn(options: Options) -> int:

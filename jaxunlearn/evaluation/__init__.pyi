@@ -67,22 +67,22 @@ from .internals.representations import (
 from .loading import (
     NamedModel as NamedModel,
 )
-from .membership.separation import (
+from .membership.roc import (
     against_reference as against_reference,
 )
-from .membership.separation import (
+from .membership.roc import (
     auc as auc,
 )
-from .membership.separation import (
+from .membership.roc import (
     privleak as privleak,
 )
-from .membership.separation import (
+from .membership.roc import (
     roc_curve as roc_curve,
 )
-from .membership.separation import (
+from .membership.roc import (
     s_mia as s_mia,
 )
-from .membership.separation import (
+from .membership.roc import (
     tpr_at_fpr as tpr_at_fpr,
 )
 from .retrained.distance import (
@@ -97,14 +97,14 @@ from .retrained.ensembles import (
 from .retrained.ensembles import (
     u_lira as u_lira,
 )
-from .retrained.epsilon import (
-    forgetting_quality as forgetting_quality,
-)
 from .retrained.margins import (
     classification_margin as classification_margin,
 )
 from .retrained.margins import (
     language_model_margin as language_model_margin,
+)
+from .retrained.privacy import (
+    forgetting_quality as forgetting_quality,
 )
 from .retrained.retraining import (
     TrainingParts as TrainingParts,
@@ -169,19 +169,19 @@ from .text.memorization import (
 from .text.memorization import (
     perplexity as perplexity,
 )
-from .text.restoration import (
+from .text.restor import (
     Fact as Fact,
 )
-from .text.restoration import (
+from .text.restor import (
     knowledge as knowledge,
 )
-from .text.rouge import (
+from .text.rouge_scores import (
     rouge_l as rouge_l,
 )
-from .text.token_statistics import (
+from .text.token_pass import (
     TokenStatistics as TokenStatistics,
 )
-from .text.token_statistics import (
+from .text.token_pass import (
     mean_losses as mean_losses,
 )
 from .text.utility import (

@@ -7,7 +7,7 @@ Sources: Dorna et al. 2025 (OpenUnlearning); UDS is gnueaj/unlearning-depth-scor
 
 import numpy as np
 
-from jaxunlearn.evaluation.membership import separation
+from jaxunlearn.evaluation.membership import roc
 from jaxunlearn.evaluation.text.utility import harmonic_mean
 
 
@@ -44,7 +44,7 @@ def memorization_score(
 
 
 def privacy_score(*, loss: float, zlib: float, min_k: float, min_k_pp: float) -> float:
-    """Return the harmonic mean of :func:`~.separation.s_mia` of four attacks.
+    """Return the harmonic mean of :func:`~.roc.s_mia` of four attacks.
 
     UDS's own aggregate puts its depth score beside it: ``harmonic_mean([privacy,
     uds])``.
@@ -202,7 +202,7 @@ def faithfulness(present: np.ndarray, absent: np.ndarray) -> float:
     Raises:
       ValueError: A set is empty or holds a NaN.
     """
-    return separation.auc(absent, present)
+    return roc.auc(absent, present)
 
 
 def agreement(a: float, b: float) -> float:

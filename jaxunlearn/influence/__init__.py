@@ -16,7 +16,7 @@ from jaxunlearn.influence.methods.activations import activation_scores
 from jaxunlearn.influence.methods.table import METHODS, method_name
 from jaxunlearn.influence.methods.unrolled import unrolled_influence
 from jaxunlearn.influence.options import DIRECTED, RESUMABLE, goes_with
-from jaxunlearn.influence.planner.plan import plan
+from jaxunlearn.influence.planner.planning import plan
 from jaxunlearn.influence.planner.table import Plan
 from jaxunlearn.influence.ranking import extremes, token_shares
 from jaxunlearn.influence.result import InfluenceScores, load_scores, save_scores

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxunlearn import tree
 from jaxunlearn.gradients.arguments import masks
-from jaxunlearn.gradients.taps.listen import without_warning
+from jaxunlearn.gradients.taps.listening import without_warning
 from jaxunlearn.gradients.taps.plans import prepare
 from jaxunlearn.types import Batch, Params, PerExampleLoss
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxunlearn.models.cross_entropy import IGNORED_LABEL
 from jaxunlearn.models.gpt2 import GPT2
-from jaxunlearn.models.layer_states import layer_states
+from jaxunlearn.models.states_by_layer import layer_states
 from jaxunlearn.types import Batch, Params
 
 

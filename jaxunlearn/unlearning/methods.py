@@ -11,7 +11,7 @@ from jaxunlearn.unlearning.edits.task_vector import subtract_task_vector
 from jaxunlearn.unlearning.exact.replay import exact_replay
 from jaxunlearn.unlearning.forms import Method, Objective, Sets
 from jaxunlearn.unlearning.objectives.difference import grad_diff
-from jaxunlearn.unlearning.objectives.preference import npo, simnpo
+from jaxunlearn.unlearning.objectives.preference_losses import npo, simnpo
 from jaxunlearn.unlearning.wrappers.offset import whp
 
 __all__ = ["METHODS", "Method", "Objective", "Sets"]

@@ -97,7 +97,7 @@ def load_once(loaded, monkeypatch):
 def learned(tmp_path_factory):
     """A trained run with the files that a removal needs, and the person's name."""
     from jaxunlearn.cli import main
-    from jaxunlearn.data.synthetic.world import people, question_answers
+    from jaxunlearn.data.synthetic.made_up import people, question_answers
 
     def write(path, records):
         path.write_text("".join(json.dumps(record) + "\n" for record in records))

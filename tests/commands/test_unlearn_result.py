@@ -11,7 +11,7 @@ from jaxunlearn.data import read_records
 from jaxunlearn.files import sha256_of
 from jaxunlearn.folders import check_checksums
 from jaxunlearn.provenance import data_hash, params_hash
-from jaxunlearn.report.run.model_card import model_card
+from jaxunlearn.report.run.card import model_card
 
 FREE = ("--max-retain-increase", "none")
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn.gradients.projections.kronecker_matrices import kronecker_matrices
+from jaxunlearn.gradients.projections.kronecker_pairs import kronecker_matrices
 
 V, T, D, N, H, F, B, Q = 97, 6, 16, 3, 2, 64, 5, 2
 DENSE = {"attn/c_attn": 3 * D, "attn/c_proj": D, "mlp/c_fc": F, "mlp/c_proj": D}

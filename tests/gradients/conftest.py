@@ -12,7 +12,7 @@ from jaxunlearn import tree
 from jaxunlearn.gradients import fisher_diagonal, layer_taps, per_example_norms
 from jaxunlearn.gradients.taps import outer_products
 from jaxunlearn.gradients.taps.heads import form_products
-from jaxunlearn.gradients.taps.listen import UntappedWarning
+from jaxunlearn.gradients.taps.listening import UntappedWarning
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from jaxunlearn.gradients import (
 )
 from jaxunlearn.gradients.products import leaf_products
 from jaxunlearn.gradients.taps import heads
-from jaxunlearn.gradients.taps.listen import UntappedWarning
+from jaxunlearn.gradients.taps.listening import UntappedWarning
 from jaxunlearn.models import GPT2, GPT2Config
 
 EPS = 2.0**-23

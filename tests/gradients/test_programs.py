@@ -19,7 +19,7 @@ from jaxunlearn.gradients.programs import (
 )
 from jaxunlearn.gradients.taps import dataflow
 from jaxunlearn.gradients.taps import eligibility as survey
-from jaxunlearn.influence.planner.matrix_flops import matrix_flops
+from jaxunlearn.influence.planner.flops import matrix_flops
 
 SIZE, WIDTH = 3, 4
 

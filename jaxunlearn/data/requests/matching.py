@@ -26,7 +26,7 @@ from jaxunlearn.data.requests.closeness import (
     word_rarity,
 )
 from jaxunlearn.data.requests.request import subject_of
-from jaxunlearn.data.requests.shingles import candidate_pairs, jaccard_scores, shingles
+from jaxunlearn.data.requests.shingling import candidate_pairs, jaccard_scores, shingles
 
 _NAME_WORDS = 4  # so many words are a name or a term, more are a quotation
 

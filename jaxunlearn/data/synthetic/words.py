@@ -1,6 +1,6 @@
 """The words of the embedded world: sentences, names and the pools of facts.
 
-Only data: ``jaxunlearn.data.synthetic.world`` puts it together. A phrase carries its
+Only data: ``jaxunlearn.data.synthetic.made_up`` puts it together. A phrase carries its
 own article, so that every combination is grammatical.
 """
 

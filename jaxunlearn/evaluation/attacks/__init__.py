@@ -1,9 +1,14 @@
 """Attacks that try to bring forgotten data back, and what they recover."""
 
-from jaxunlearn.evaluation.attacks.context import in_context, with_context
-from jaxunlearn.evaluation.attacks.embedding import soft_prompt
+from jaxunlearn.evaluation.attacks.contexts import in_context, with_context
+from jaxunlearn.evaluation.attacks.embedding_shift import soft_prompt
 from jaxunlearn.evaluation.attacks.inputs import Settings
 from jaxunlearn.evaluation.attacks.measures import measure_of, probability
+from jaxunlearn.evaluation.attacks.precision import (
+    Quantized,
+    quantization,
+    quantized,
+)
 from jaxunlearn.evaluation.attacks.probes import (
     LogitLens,
     auc_values,
@@ -18,12 +23,7 @@ from jaxunlearn.evaluation.attacks.prompts import (
     prefixed,
     prepended,
 )
-from jaxunlearn.evaluation.attacks.quantization import (
-    Quantized,
-    quantization,
-    quantized,
-)
-from jaxunlearn.evaluation.attacks.recovery import (
+from jaxunlearn.evaluation.attacks.recovered import (
     Point,
     Recovered,
     Recovery,
@@ -31,8 +31,8 @@ from jaxunlearn.evaluation.attacks.recovery import (
     largest_mean,
     recovery,
 )
-from jaxunlearn.evaluation.attacks.relearning import halves, relearning
-from jaxunlearn.evaluation.attacks.sampling import branching, expected_best, sampling
+from jaxunlearn.evaluation.attacks.relearned import halves, relearning
+from jaxunlearn.evaluation.attacks.samples import branching, expected_best, sampling
 
 __all__ = [
     "PREFIXES",

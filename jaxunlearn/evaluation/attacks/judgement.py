@@ -2,7 +2,7 @@
 
 from jaxunlearn.evaluation.attacks import table
 from jaxunlearn.evaluation.attacks.inputs import Inputs, Settings
-from jaxunlearn.evaluation.attacks.recovery import Recovered, curve, recovery
+from jaxunlearn.evaluation.attacks.recovered import Recovered, curve, recovery
 from jaxunlearn.evaluation.attacks.table import Entry
 from jaxunlearn.evaluation.display import SILENT, Display
 

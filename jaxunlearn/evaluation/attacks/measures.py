@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from jaxunlearn.evaluation.text.token_statistics import (
+from jaxunlearn.evaluation.text.token_pass import (
     TokenStatistics,
     mean_losses,
     token_statistics,

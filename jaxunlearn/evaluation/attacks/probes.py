@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from jaxunlearn.evaluation.attacks.recovery import Recovered
-from jaxunlearn.evaluation.attacks.relearning import halves
+from jaxunlearn.evaluation.attacks.recovered import Recovered
+from jaxunlearn.evaluation.attacks.relearned import halves
 from jaxunlearn.gradients.batching import example_rows
 from jaxunlearn.models.cross_entropy import head_logits
 from jaxunlearn.models.gpt2 import GPT2
-from jaxunlearn.models.layer_states import layer_states
+from jaxunlearn.models.states_by_layer import layer_states
 from jaxunlearn.types import IGNORED_LABEL, Batch, Params
 
 PENALTY = 0.1

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxunlearn.data import Example, TokenizedData
-from jaxunlearn.evaluation.attacks.recovery import Recovered, largest_so_far
+from jaxunlearn.evaluation.attacks.recovered import Recovered, largest_so_far
 from jaxunlearn.types import IGNORED_LABEL, Params
 
 if TYPE_CHECKING:

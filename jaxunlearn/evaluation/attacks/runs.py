@@ -9,10 +9,11 @@ from jaxunlearn.data import (
     prompt_and_completion,
     subset,
 )
-from jaxunlearn.evaluation.attacks.context import in_context, with_context
-from jaxunlearn.evaluation.attacks.embedding import soft_prompt
+from jaxunlearn.evaluation.attacks.contexts import in_context, with_context
+from jaxunlearn.evaluation.attacks.embedding_shift import soft_prompt
 from jaxunlearn.evaluation.attacks.inputs import Inputs, Settings
 from jaxunlearn.evaluation.attacks.measures import measure_of, probability
+from jaxunlearn.evaluation.attacks.precision import quantization
 from jaxunlearn.evaluation.attacks.probes import logit_lens, membership_probe
 from jaxunlearn.evaluation.attacks.prompts import (
     PREFIXES,
@@ -20,13 +21,12 @@ from jaxunlearn.evaluation.attacks.prompts import (
     paraphrased,
     prefixed,
 )
-from jaxunlearn.evaluation.attacks.quantization import quantization
-from jaxunlearn.evaluation.attacks.recovery import Recovered
-from jaxunlearn.evaluation.attacks.relearning import halves, relearning
-from jaxunlearn.evaluation.attacks.sampling import branching, doublings, sampling
+from jaxunlearn.evaluation.attacks.recovered import Recovered
+from jaxunlearn.evaluation.attacks.relearned import halves, relearning
+from jaxunlearn.evaluation.attacks.samples import branching, doublings, sampling
 from jaxunlearn.evaluation.loading import NamedModel
 from jaxunlearn.evaluation.text.memorization import extraction_strength
-from jaxunlearn.evaluation.text.rouge import wordless
+from jaxunlearn.evaluation.text.rouge_scores import wordless
 from jaxunlearn.randomness import random_key
 from jaxunlearn.types import IGNORED_LABEL
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from jaxunlearn.evaluation.attacks import runs
 from jaxunlearn.evaluation.attacks.inputs import Inputs, Settings
-from jaxunlearn.evaluation.attacks.recovery import Recovered
+from jaxunlearn.evaluation.attacks.recovered import Recovered
 from jaxunlearn.evaluation.loading import NamedModel
 
 

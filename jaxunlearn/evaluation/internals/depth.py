@@ -4,7 +4,7 @@ Hidden states of a source model are put into the full model (the one before unle
 and what it then makes of the answer is compared with what it makes of it by itself. The
 model retrained without the examples (the retained one) says what lacking means.
 
-Layers are those of :mod:`jaxunlearn.models.layer_states` from 1 to N: the output of
+Layers are those of :mod:`jaxunlearn.models.states_by_layer` from 1 to N: the output of
 each block. Column l of an array here is layer l + 1.
 """
 
@@ -19,7 +19,7 @@ from jax.tree_util import Partial
 from jaxunlearn.gradients.batching import example_rows, real_rows
 from jaxunlearn.models.cross_entropy import mean_over_labels, next_token_losses
 from jaxunlearn.models.gpt2 import GPT2
-from jaxunlearn.models.layer_states import continue_from, layer_states
+from jaxunlearn.models.states_by_layer import continue_from, layer_states
 from jaxunlearn.types import IGNORED_LABEL, Batch, Params
 
 THRESHOLD = 0.05

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn.evaluation.membership.separation import auc
+from jaxunlearn.evaluation.membership.roc import auc
 
 
 class Probe(NamedTuple):

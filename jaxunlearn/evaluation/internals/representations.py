@@ -15,7 +15,7 @@ from jax.tree_util import Partial
 
 from jaxunlearn.gradients.batching import example_rows
 from jaxunlearn.models.gpt2 import GPT2
-from jaxunlearn.models.layer_states import check_layer, layer_states
+from jaxunlearn.models.states_by_layer import check_layer, layer_states
 from jaxunlearn.types import Batch, Params
 
 
@@ -34,7 +34,7 @@ def example_features(
       params: Its parameters.
       batches: Batches of one shape, which changes nothing beyond rounding.
       layer: 0 (the embeddings) to N (the last block), see
-        :mod:`jaxunlearn.models.layer_states`.
+        :mod:`jaxunlearn.models.states_by_layer`.
       position: ``"last"``, the state at the last token; or ``"mean"`` over all tokens.
         Padding never counts.
 
@@ -59,7 +59,7 @@ def layer_cka(
     """Return how alike two models' states of the same examples are, float64[N+1].
 
     :func:`linear_cka` of their :func:`example_features` at each layer, named by
-    :func:`jaxunlearn.models.layer_states.state_names`. 1 is alike; against the
+    :func:`jaxunlearn.models.states_by_layer.state_names`. 1 is alike; against the
     retrained model, higher is better forgotten, against the original one, lower says
     that more has changed.
 

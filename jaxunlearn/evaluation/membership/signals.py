@@ -19,7 +19,7 @@ from jax.tree_util import Partial
 
 from jaxunlearn import tree
 from jaxunlearn.evaluation.text.memorization import answer_tokens, check_end
-from jaxunlearn.evaluation.text.token_statistics import TokenStatistics, mean_losses
+from jaxunlearn.evaluation.text.token_pass import TokenStatistics, mean_losses
 from jaxunlearn.gradients.arguments import LayerLoss, layer_loss, stacked_folders
 from jaxunlearn.gradients.batching import example_rows, real_rows
 from jaxunlearn.gradients.per_example import SQUARED_NORMS

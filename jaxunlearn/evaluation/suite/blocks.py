@@ -13,14 +13,14 @@ from jaxunlearn.evaluation.internals.representations import layer_cka
 from jaxunlearn.evaluation.loading import NamedModel
 from jaxunlearn.evaluation.retrained import ensembles
 from jaxunlearn.evaluation.retrained.distance import retrained_distance
-from jaxunlearn.evaluation.retrained.epsilon import epsilon
 from jaxunlearn.evaluation.retrained.margins import language_model_margin
+from jaxunlearn.evaluation.retrained.privacy import epsilon
 from jaxunlearn.evaluation.suite.inputs import Inputs
 from jaxunlearn.evaluation.suite.prepared import HOLDOUT, Measured, tokens_of
 from jaxunlearn.evaluation.suite.scores import NEEDS_REFERENCE
 from jaxunlearn.evaluation.text.answer_log import Scores
-from jaxunlearn.evaluation.text.token_statistics import mean_losses
-from jaxunlearn.models.layer_states import state_names
+from jaxunlearn.evaluation.text.token_pass import mean_losses
+from jaxunlearn.models.states_by_layer import state_names
 
 FEWEST_FOR_CKA = 4
 FEWEST_MODELS = 3  # of each kind, to tell two ensembles apart

@@ -19,7 +19,7 @@ from jaxunlearn.evaluation.text.logs import (
     read_stated,
     write_open_unlearning,
 )
-from jaxunlearn.evaluation.text.rouge import splitter
+from jaxunlearn.evaluation.text.rouge_scores import splitter
 from jaxunlearn.locks import locked_file
 
 LOG_WORDS = "open_unlearning"

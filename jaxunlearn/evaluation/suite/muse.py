@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from jaxunlearn.data import prompt_and_completion
-from jaxunlearn.evaluation.membership import separation
+from jaxunlearn.evaluation.membership import roc
 from jaxunlearn.evaluation.membership.signals import min_k
-from jaxunlearn.evaluation.text.answers import continuations
-from jaxunlearn.evaluation.text.rouge import check_words, rouge_l
-from jaxunlearn.evaluation.text.token_statistics import TokenStatistics
+from jaxunlearn.evaluation.text.greedy import continuations
+from jaxunlearn.evaluation.text.rouge_scores import check_words, rouge_l
+from jaxunlearn.evaluation.text.token_pass import TokenStatistics
 from jaxunlearn.models.gpt2 import GPT2
 from jaxunlearn.types import Params
 
@@ -186,7 +186,7 @@ def privacy_leakage(
       forget: The unlearned model's statistics of the forget set.
       holdout: Of examples that no model has seen.
       reference_auc: Of a retrained model on the same sets, required; see
-        :func:`~jaxunlearn.evaluation.membership.separation.privleak`.
+        :func:`~jaxunlearn.evaluation.membership.roc.privleak`.
       drop_last: Leave the end-of-text token out, as OpenUnlearning.
       end_of_text: Its id.
 
@@ -200,7 +200,7 @@ def privacy_leakage(
         min_k(statistics, k=PRIVACY_K, drop_last=drop_last, end_of_text=end_of_text)
         for statistics in (forget, holdout)
     )
-    return separation.privleak(separation.auc(*scores), reference_auc)
+    return roc.privleak(roc.auc(*scores), reference_auc)
 
 
 def scalability(

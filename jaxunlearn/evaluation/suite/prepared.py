@@ -14,10 +14,10 @@ from jaxunlearn.data import (
 )
 from jaxunlearn.evaluation.membership import signals
 from jaxunlearn.evaluation.text.answer_log import AnswerLog
-from jaxunlearn.evaluation.text.answers import answers
+from jaxunlearn.evaluation.text.greedy import answers
 from jaxunlearn.evaluation.text.log_columns import ROUGES
-from jaxunlearn.evaluation.text.rouge import rouge
-from jaxunlearn.evaluation.text.token_statistics import (
+from jaxunlearn.evaluation.text.rouge_scores import rouge
+from jaxunlearn.evaluation.text.token_pass import (
     TokenStatistics,
     token_statistics,
 )

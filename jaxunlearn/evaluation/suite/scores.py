@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxunlearn.evaluation import aggregates
-from jaxunlearn.evaluation.membership import separation, signals
+from jaxunlearn.evaluation.membership import roc, signals
 from jaxunlearn.evaluation.suite.prepared import HOLDOUT, Measured
 from jaxunlearn.evaluation.text import memorization
 from jaxunlearn.evaluation.text.answer_log import (
@@ -14,7 +14,7 @@ from jaxunlearn.evaluation.text.answer_log import (
     add_mean,
     answer_scores,
 )
-from jaxunlearn.evaluation.text.token_statistics import mean_losses
+from jaxunlearn.evaluation.text.token_pass import mean_losses
 from jaxunlearn.intervals import LEVEL, Interval
 
 NEEDS_HOLDOUT = "needs a holdout: records like the forgotten ones that no model saw"
@@ -152,11 +152,11 @@ def membership_block(
         block[attack] = {
             "forget": scores,
             "holdout": holdout[attack],
-            "auc": separation.auc(*sets),
-            "tpr_at_1_fpr": separation.tpr_at_fpr(*sets),
+            "auc": roc.auc(*sets),
+            "tpr_at_1_fpr": roc.tpr_at_fpr(*sets),
         }
         if resamples:
-            apart = separation.separation(*sets, resamples=resamples)
+            apart = roc.separation(*sets, resamples=resamples)
             block[attack]["intervals"] = {
                 "auc": apart.auc[1:3],
                 "tpr_at_1_fpr": apart.tpr_at_fpr[1:3],
@@ -205,7 +205,7 @@ def add_privacy(
     )
 
     def area(sets: dict, attack: str) -> float:
-        return separation.auc(sets["forget"][attack], sets[HOLDOUT][attack])
+        return roc.auc(sets["forget"][attack], sets[HOLDOUT][attack])
 
     pairs = {a: (area(ours, a), area(theirs, a)) for a in PRIVACY_ATTACKS}
     if any(b in (0.0, 1.0) for _, b in pairs.values()):
@@ -214,11 +214,11 @@ def add_privacy(
         )
         found.missing.update(dict.fromkeys(names, reason))
         return
-    found.values["privleak"] = separation.privleak(*pairs["min_k"])
+    found.values["privleak"] = roc.privleak(*pairs["min_k"])
     if resamples:
         try:
-            found.intervals["privleak"] = separation.against_reference(
-                separation.privleak,
+            found.intervals["privleak"] = roc.against_reference(
+                roc.privleak,
                 ours["forget"]["min_k"],
                 ours[HOLDOUT]["min_k"],
                 reference_forget=theirs["forget"]["min_k"],
@@ -227,6 +227,6 @@ def add_privacy(
             )
         except ValueError as error:  # few examples: a resample that divides by 0
             found.missing["the interval of privleak"] = str(error)
-    each = {a: separation.s_mia(*pair) for a, pair in pairs.items()}
+    each = {a: roc.s_mia(*pair) for a, pair in pairs.items()}
     found.values["s_mia"] = each["min_k"]
     found.values["privacy"] = aggregates.privacy_score(**each)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxunlearn.evaluation.text.answer_log import AnswerLog
-from jaxunlearn.evaluation.text.rouge import rouge
+from jaxunlearn.evaluation.text.rouge_scores import rouge
 
 ROUGE_TOLERANCE = 1e-6
 ROUNDING = 1e-6

@@ -13,7 +13,7 @@ from jaxunlearn.evaluation.text import open_unlearning_log
 from jaxunlearn.evaluation.text.answer_log import AnswerLog
 from jaxunlearn.evaluation.text.log_columns import log_of, short
 from jaxunlearn.evaluation.text.open_unlearning_log import write_open_unlearning
-from jaxunlearn.evaluation.text.rouge import check_kind
+from jaxunlearn.evaluation.text.rouge_scores import check_kind
 from jaxunlearn.files import read_json
 
 __all__ = ["read_logs", "read_stated", "write_open_unlearning"]

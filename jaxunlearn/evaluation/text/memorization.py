@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxunlearn.evaluation.text.answers import answer_ids
-from jaxunlearn.evaluation.text.token_statistics import TokenStatistics
+from jaxunlearn.evaluation.text.greedy import answer_ids
+from jaxunlearn.evaluation.text.token_pass import TokenStatistics
 from jaxunlearn.models.gpt2 import GPT2
 from jaxunlearn.types import Params
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxunlearn.evaluation.text.answer_log import AnswerLog, ratios_of
 from jaxunlearn.evaluation.text.log_columns import ROUGES, flat, log_of, number, short
-from jaxunlearn.evaluation.text.rouge import rouge
+from jaxunlearn.evaluation.text.rouge_scores import rouge
 from jaxunlearn.files import write_json
 
 PREFIXES = {

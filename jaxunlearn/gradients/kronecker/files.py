@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn.files import parse_json, read_arrays, write_arrays
+from jaxunlearn.gradients.kronecker.eigenvalue_moments import Basis
 from jaxunlearn.gradients.kronecker.fit import KroneckerFactors
 from jaxunlearn.gradients.kronecker.layout import Matrix
-from jaxunlearn.gradients.kronecker.moments import Basis
 from jaxunlearn.provenance import params_hash
 from jaxunlearn.types import Params
 

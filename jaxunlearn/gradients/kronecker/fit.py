@@ -17,13 +17,13 @@ import jax.numpy as jnp
 from jaxunlearn.gradients.arguments import as_argument
 from jaxunlearn.gradients.batching import indexed
 from jaxunlearn.gradients.curvature import Logits
-from jaxunlearn.gradients.kronecker.layout import Matrix
-from jaxunlearn.gradients.kronecker.moments import (
+from jaxunlearn.gradients.kronecker.eigenvalue_moments import (
     Basis,
     eigenbasis,
     kfac_eigenvalues,
     positive,
 )
+from jaxunlearn.gradients.kronecker.layout import Matrix
 from jaxunlearn.gradients.kronecker.sums import (
     Fit,
     Given,

@@ -11,6 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxunlearn import tree
+from jaxunlearn.gradients.kronecker.eigenvalue_moments import (
+    rotate_matrix,
+    rotate_matrix_back,
+)
 from jaxunlearn.gradients.kronecker.fit import KroneckerFactors
 from jaxunlearn.gradients.kronecker.layout import (
     check_vectors,
@@ -18,7 +22,6 @@ from jaxunlearn.gradients.kronecker.layout import (
     selected,
     split,
 )
-from jaxunlearn.gradients.kronecker.moments import rotate_matrix, rotate_matrix_back
 from jaxunlearn.types import Params
 
 Coordinates = dict[str, jax.Array]

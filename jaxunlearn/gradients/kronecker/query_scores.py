@@ -31,7 +31,8 @@ from jaxunlearn.gradients.kronecker.inverse import (
     damping_of,
     kronecker_inverse_vp,
 )
-from jaxunlearn.gradients.kronecker.layer_scores import (
+from jaxunlearn.gradients.kronecker.layout import Matrix, layer_name
+from jaxunlearn.gradients.kronecker.one_layer import (
     Form,
     add_moments,
     add_squares,
@@ -41,7 +42,6 @@ from jaxunlearn.gradients.kronecker.layer_scores import (
     no_moments,
     no_squares,
 )
-from jaxunlearn.gradients.kronecker.layout import Matrix, layer_name
 from jaxunlearn.gradients.kronecker.sums import parts_of
 from jaxunlearn.gradients.per_example import per_example_gradients
 from jaxunlearn.gradients.products import products_with

@@ -27,14 +27,14 @@ from jaxunlearn.gradients.batching import (
 )
 from jaxunlearn.gradients.curvature import Logits
 from jaxunlearn.gradients.fisher import sampled_labels
-from jaxunlearn.gradients.kronecker.layout import Matrix, matrices_of
-from jaxunlearn.gradients.kronecker.moments import (
+from jaxunlearn.gradients.kronecker.eigenvalue_moments import (
     Basis,
     moments,
     rotated,
     squares,
     with_ones,
 )
+from jaxunlearn.gradients.kronecker.layout import Matrix, matrices_of
 from jaxunlearn.gradients.taps.outer_products import Products
 from jaxunlearn.gradients.taps.plans import Statistic, prepare
 from jaxunlearn.gradients.taps.statistics import layer_statistics

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from jaxunlearn.gradients.projections.kronecker_matrices import (
+from jaxunlearn.gradients.projections.kronecker_pairs import (
     Block,
     Matrices,
     Shapes,

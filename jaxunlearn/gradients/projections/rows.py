@@ -16,7 +16,7 @@ from jaxunlearn.gradients.arguments import (
 )
 from jaxunlearn.gradients.batching import rows_of
 from jaxunlearn.gradients.per_example import per_example_gradients
-from jaxunlearn.gradients.projections.kronecker_matrices import (
+from jaxunlearn.gradients.projections.kronecker_pairs import (
     Block,
     Matrices,
     kronecker_matrices,

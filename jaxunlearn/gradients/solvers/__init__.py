@@ -37,14 +37,14 @@ from jaxunlearn.gradients.solvers.eigenpairs import (
     nystroem_eigenpairs,
 )
 from jaxunlearn.gradients.solvers.elementwise import diagonal, identity
-from jaxunlearn.gradients.solvers.lissa import largest_eigenvalue, lissa
-from jaxunlearn.gradients.solvers.low_rank import (
+from jaxunlearn.gradients.solvers.low_rank_inverse import (
     lanczos,
     low_rank,
     low_rank_preconditioner,
     nystroem,
 )
-from jaxunlearn.gradients.solvers.solution import (
+from jaxunlearn.gradients.solvers.neumann import largest_eigenvalue, lissa
+from jaxunlearn.gradients.solvers.result import (
     Solution,
     Status,
     message,

@@ -5,18 +5,18 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxunlearn.gradients.solvers.rows import (
-    gram_matrix,
-    require_rows,
-    row_products,
-    row_sum,
-)
-from jaxunlearn.gradients.solvers.solution import (
+from jaxunlearn.gradients.solvers.result import (
     Solution,
     Status,
     relative_residual,
     require_damping,
     solution,
+)
+from jaxunlearn.gradients.solvers.rows import (
+    gram_matrix,
+    require_rows,
+    row_products,
+    row_sum,
 )
 from jaxunlearn.tree import (
     add_scaled,

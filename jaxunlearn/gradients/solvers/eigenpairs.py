@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from jaxunlearn.gradients.solvers.solution import require_matching
+from jaxunlearn.gradients.solvers.result import require_matching
 from jaxunlearn.randomness import pinned
 from jaxunlearn.tree import cast, masked, selected_size
 from jaxunlearn.types import LinearMap, Params

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxunlearn.gradients.solvers.solution import (
+from jaxunlearn.gradients.solvers.result import (
     Solution,
     Status,
     relative_residual,

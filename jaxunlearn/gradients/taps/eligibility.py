@@ -18,7 +18,7 @@ from jaxunlearn.gradients.programs import unreadable
 from jaxunlearn.gradients.taps.dataflow import Origin, flow_of
 from jaxunlearn.gradients.taps.heads import HeadCall
 from jaxunlearn.gradients.taps.layers import Reading
-from jaxunlearn.gradients.taps.listen import (
+from jaxunlearn.gradients.taps.listening import (
     OBJECTIONS,
     Call,
     UntappedWarning,

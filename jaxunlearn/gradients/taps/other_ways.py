@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from jaxunlearn import tree
-from jaxunlearn.gradients.taps.listen import Call, listen
+from jaxunlearn.gradients.taps.listening import Call, listen
 from jaxunlearn.types import Batch, Params, PerExampleLoss
 
 

@@ -23,7 +23,7 @@ from jaxunlearn.gradients.taps.heads import (
     tap_head,
     without_matrix,
 )
-from jaxunlearn.gradients.taps.listen import Call, listen
+from jaxunlearn.gradients.taps.listening import Call, listen
 from jaxunlearn.gradients.taps.outer_products import OuterProducts
 from jaxunlearn.gradients.taps.plans import (
     Plan,
@@ -68,7 +68,7 @@ def layer_taps(
       loss: Per-example loss. Layers of Linen's standard kinds inside it are tapped
         where they are called once, with the examples in their order on the leading
         axis; other leaves get their gradients by ``vmap(grad)``, and an
-        :class:`~jaxunlearn.gradients.taps.listen.UntappedWarning`. Give it without
+        :class:`~jaxunlearn.gradients.taps.listening.UntappedWarning`. Give it without
         ``jax.jit``, behind which an output head is not known again.
       params: The point.
       batch: A batch of B examples.

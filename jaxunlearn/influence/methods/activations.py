@@ -25,7 +25,7 @@ from jaxunlearn.gradients.arguments import (
 )
 from jaxunlearn.gradients.batching import rows_of
 from jaxunlearn.gradients.kronecker.sums import first_batch
-from jaxunlearn.gradients.taps.listen import UntappedWarning, without_warning
+from jaxunlearn.gradients.taps.listening import UntappedWarning, without_warning
 from jaxunlearn.gradients.taps.outer_products import Products, float32_einsum
 from jaxunlearn.gradients.taps.plans import Statistic, View, prepare
 from jaxunlearn.gradients.taps.statistics import layer_statistics

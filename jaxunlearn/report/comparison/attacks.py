@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxunlearn.json_shapes import is_number
-from jaxunlearn.report.comparison.panels import (
+from jaxunlearn.report.comparison.panel_grid import (
     ORIGINAL,
     RETRAINED,
     look,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from jaxunlearn.report.comparison.panels import RETRAINED, look, panels, plain
+from jaxunlearn.report.comparison.panel_grid import RETRAINED, look, panels, plain
 from jaxunlearn.report.comparison.plane import stretch_axis
 from jaxunlearn.report.comparison.run import ComparedRun
 from jaxunlearn.report.comparison.scores import finite

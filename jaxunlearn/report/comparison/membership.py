@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxunlearn.report.comparison.panels import look, panels, title
+from jaxunlearn.report.comparison.panel_grid import look, panels, title
 from jaxunlearn.report.comparison.run import ComparedRun
 from jaxunlearn.report.comparison.scores import interval, short
 from jaxunlearn.report.kit.drawing import INK, legend

@@ -20,7 +20,7 @@ from jaxunlearn.report.comparison import (
     track_figures,
 )
 from jaxunlearn.report.comparison.export import CAPTIONS, export_rows
-from jaxunlearn.report.comparison.panels import look, swatch
+from jaxunlearn.report.comparison.panel_grid import look, swatch
 from jaxunlearn.report.comparison.run import ComparedRun
 from jaxunlearn.report.kit.drawing import inline_svg, save_figure
 from jaxunlearn.report.kit.export import write_tables

@@ -3,7 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from jaxunlearn.report.comparison.panels import ORIGINAL, RETRAINED, Look, look, plain
+from jaxunlearn.report.comparison.panel_grid import (
+    ORIGINAL,
+    RETRAINED,
+    Look,
+    look,
+    plain,
+)
 from jaxunlearn.report.comparison.pareto import pareto_front
 from jaxunlearn.report.comparison.run import ComparedRun
 from jaxunlearn.report.comparison.scores import finite, interval

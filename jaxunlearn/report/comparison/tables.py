@@ -6,7 +6,13 @@ from typing import Any
 from markupsafe import Markup
 
 from jaxunlearn.json_shapes import is_number
-from jaxunlearn.report.comparison.panels import ORIGINAL, RETRAINED, Look, look, swatch
+from jaxunlearn.report.comparison.panel_grid import (
+    ORIGINAL,
+    RETRAINED,
+    Look,
+    look,
+    swatch,
+)
 from jaxunlearn.report.comparison.run import ComparedRun
 from jaxunlearn.report.comparison.scores import (
     LEADING,

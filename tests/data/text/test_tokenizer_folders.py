@@ -12,7 +12,7 @@ import transformers
 from jaxunlearn.data import load_tokenizer, tokenize, train_tokenizer
 from jaxunlearn.data.text.examples import start_ids
 from jaxunlearn.data.text.tokenizer import END_OF_TEXT, TokenizerWarning, template_ids
-from jaxunlearn.evaluation.text.answers import prompt_ids
+from jaxunlearn.evaluation.text.greedy import prompt_ids
 
 TEXTS = [
     "Hello world.",

@@ -18,7 +18,7 @@ from jaxunlearn.evaluation.attacks import Settings, relearning
 from jaxunlearn.evaluation.attacks.inputs import Inputs
 from jaxunlearn.evaluation.attacks.judgement import entries_of
 from jaxunlearn.evaluation.attacks.table import ATTACKS
-from jaxunlearn.evaluation.text.answers import answers
+from jaxunlearn.evaluation.text.greedy import answers
 from jaxunlearn.models import GPT2, GPT2Config
 
 REFUSAL = "I do not know"

@@ -9,8 +9,8 @@ from jaxunlearn.evaluation.attacks import (
     ridge_probe,
 )
 from jaxunlearn.evaluation.attacks.probes import pointing_features
-from jaxunlearn.evaluation.membership.separation import auc
-from jaxunlearn.evaluation.text.token_statistics import token_statistics
+from jaxunlearn.evaluation.membership.roc import auc
+from jaxunlearn.evaluation.text.token_pass import token_statistics
 
 
 def test_the_last_layer_of_the_lens_is_the_model(model, params, data, logits_of):

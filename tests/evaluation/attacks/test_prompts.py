@@ -12,7 +12,7 @@ from jaxunlearn.evaluation.attacks import (
     probability,
     with_context,
 )
-from jaxunlearn.evaluation.text.token_statistics import token_statistics
+from jaxunlearn.evaluation.text.token_pass import token_statistics
 
 
 def test_the_same_tokens_count_with_and_without_a_prefix(

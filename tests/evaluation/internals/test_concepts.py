@@ -40,7 +40,7 @@ def with_vector(params, vector, *, layer, dimension):
 def test_the_vector_is_what_the_unit_writes_into_the_residual_stream(before):
     # The block's output is linear in a unit's output weights: raising them by d must
     # move the residual stream along d, and along nothing else.
-    from jaxunlearn.models.layer_states import layer_states
+    from jaxunlearn.models.states_by_layer import layer_states
 
     batch = {"input_ids": np.arange(6)[None]}
     direction = np.random.default_rng(1).standard_normal(16).astype(np.float32)

@@ -13,7 +13,7 @@ from jaxunlearn.evaluation.internals.representations import (
     linear_cka,
 )
 from jaxunlearn.models import GPT2, GPT2Config
-from jaxunlearn.models.layer_states import layer_states
+from jaxunlearn.models.states_by_layer import layer_states
 
 TINY = GPT2Config(vocab_size=97, n_positions=24, n_embd=16, n_layer=2, n_head=2)
 LENGTHS = (5, 12, 9, 2, 11, 7, 8)

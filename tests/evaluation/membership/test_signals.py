@@ -8,7 +8,7 @@ import pytest
 from jaxunlearn.data import TokenizedData, in_order, prompt_and_completion, tokenize
 from jaxunlearn.evaluation.membership import signals as membership
 from jaxunlearn.evaluation.membership.signals import ATTACKS, gradient_norm
-from jaxunlearn.evaluation.text.token_statistics import (
+from jaxunlearn.evaluation.text.token_pass import (
     TokenStatistics,
     token_statistics,
 )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn.data import in_order, tokenize
-from jaxunlearn.evaluation.membership.separation import auc
+from jaxunlearn.evaluation.membership.roc import auc
 from jaxunlearn.evaluation.membership.signals import min_k
 from jaxunlearn.evaluation.suite.muse import (
     cut,
@@ -15,8 +15,8 @@ from jaxunlearn.evaluation.suite.muse import (
     sustainability,
     verbatim_memorization,
 )
-from jaxunlearn.evaluation.text.rouge import rouge_l
-from jaxunlearn.evaluation.text.token_statistics import token_statistics
+from jaxunlearn.evaluation.text.rouge_scores import rouge_l
+from jaxunlearn.evaluation.text.token_pass import token_statistics
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jaxunlearn.data.synthetic.world import world
+from jaxunlearn.data.synthetic.made_up import world
 from jaxunlearn.evaluation.text.facts import (
     STOP_WORDS,
     known_facts,

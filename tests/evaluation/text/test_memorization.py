@@ -16,7 +16,7 @@ from jaxunlearn.evaluation.text.memorization import (
     ngram_overlap,
     perplexity,
 )
-from jaxunlearn.evaluation.text.token_statistics import (
+from jaxunlearn.evaluation.text.token_pass import (
     TokenStatistics,
     mean_losses,
     token_statistics,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxunlearn.evaluation.text.rouge import rouge, rouge_l, splitter
+from jaxunlearn.evaluation.text.rouge_scores import rouge, rouge_l, splitter
 from jaxunlearn.evaluation.text.words import pieces, unicode_words
 
 SENTENCES = [

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxunlearn.gradients.projections.kronecker_matrices import matrices_hash
+from jaxunlearn.gradients.projections.kronecker_pairs import matrices_hash
 from jaxunlearn.gradients.projections.projection import (
     Block,
     Projection,

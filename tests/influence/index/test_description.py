@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorstore
 
-from jaxunlearn.gradients.projections.kronecker_matrices import matrices_hash
+from jaxunlearn.gradients.projections.kronecker_pairs import matrices_hash
 from jaxunlearn.gradients.projections.projection import Block, Projection
 from jaxunlearn.influence.index.build import build_index
 from jaxunlearn.influence.index.description import open_index, read_matrices

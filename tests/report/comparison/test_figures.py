@@ -22,7 +22,7 @@ from jaxunlearn.report.comparison.membership import (
     membership_line,
     membership_names,
 )
-from jaxunlearn.report.comparison.panels import look, plain, swatch
+from jaxunlearn.report.comparison.panel_grid import look, plain, swatch
 from jaxunlearn.report.comparison.plane import front, plane_figure
 from jaxunlearn.report.comparison.run import Curve
 

@@ -7,7 +7,7 @@ import pytest
 
 from jaxunlearn.unlearning.forms import Sets
 from jaxunlearn.unlearning.objectives.difference import grad_diff
-from jaxunlearn.unlearning.objectives.preference import npo, simnpo
+from jaxunlearn.unlearning.objectives.preference_losses import npo, simnpo
 from jaxunlearn.unlearning.objectives.terms import kl, kl_divergence, nll
 
 B, T, V = np.arange(2), np.arange(5), np.arange(6)

@@ -4,7 +4,7 @@ import random
 import numpy as np
 import pytest
 
-from jaxunlearn.data.requests.shingles import candidate_pairs, jaccard_scores, shingles
+from jaxunlearn.data.requests.shingling import candidate_pairs, jaccard_scores, shingles
 
 WORDS = [f"word{i}" for i in range(400)]
 

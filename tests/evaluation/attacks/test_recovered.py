@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn.evaluation.attacks import Recovered, curve, largest_mean, recovery
-from jaxunlearn.evaluation.attacks.recovery import largest_so_far
+from jaxunlearn.evaluation.attacks.recovered import largest_so_far
 
 
 @pytest.fixture

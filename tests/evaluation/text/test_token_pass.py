@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxunlearn.data import in_order, tokenize
-from jaxunlearn.evaluation.text import token_statistics as module
-from jaxunlearn.evaluation.text.token_statistics import (
+from jaxunlearn.evaluation.text import token_pass as module
+from jaxunlearn.evaluation.text.token_pass import (
     TokenStatistics,
     batch_statistics,
     logit_statistics,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from jaxunlearn.data import TokenizedData, collate, epoch_order, step_indices
-from jaxunlearn.evaluation.attacks.recovery import Recovered
+from jaxunlearn.evaluation.attacks.recovered import Recovered
 from jaxunlearn.models.gpt2 import GPT2
 from jaxunlearn.training.recipe import (
     Recipe,

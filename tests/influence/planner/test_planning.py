@@ -11,7 +11,7 @@ from jaxunlearn import tree
 from jaxunlearn.gradients import per_example_gradients, products_with
 from jaxunlearn.influence.methods.table import METHODS
 from jaxunlearn.influence.planner.methods import STAGES
-from jaxunlearn.influence.planner.plan import plan
+from jaxunlearn.influence.planner.planning import plan
 from jaxunlearn.influence.scoring import scores
 
 WIDTH = 32

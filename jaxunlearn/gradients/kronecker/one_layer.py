@@ -13,8 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn.gradients.kronecker.cache import Kept
-from jaxunlearn.gradients.kronecker.inverse import divide
-from jaxunlearn.gradients.kronecker.moments import (
+from jaxunlearn.gradients.kronecker.eigenvalue_moments import (
     Basis,
     Moments,
     eigenbasis,
@@ -23,6 +22,7 @@ from jaxunlearn.gradients.kronecker.moments import (
     rotated,
     with_ones,
 )
+from jaxunlearn.gradients.kronecker.inverse import divide
 from jaxunlearn.gradients.taps.heads import HeadProducts, form_products
 from jaxunlearn.gradients.taps.outer_products import (
     OuterProducts,

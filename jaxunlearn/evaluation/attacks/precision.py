@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import tree
-from jaxunlearn.evaluation.attacks.recovery import Recovered
+from jaxunlearn.evaluation.attacks.recovered import Recovered
 from jaxunlearn.types import Params
 
 MATRICES = "kernel$"

@@ -14,9 +14,9 @@ import numpy as np
 from jax.tree_util import Partial
 
 from jaxunlearn.data import Example, TokenizedData, in_order
-from jaxunlearn.evaluation.attacks.recovery import Recovered, largest_so_far
-from jaxunlearn.evaluation.text.answers import answer_ids, answers, prompt_ids, texts_of
-from jaxunlearn.evaluation.text.rouge import check_words, rouge_l
+from jaxunlearn.evaluation.attacks.recovered import Recovered, largest_so_far
+from jaxunlearn.evaluation.text.greedy import answer_ids, answers, prompt_ids, texts_of
+from jaxunlearn.evaluation.text.rouge_scores import check_words, rouge_l
 from jaxunlearn.gradients.batching import Static, example_rows
 from jaxunlearn.models.cross_entropy import head_logits
 from jaxunlearn.models.gpt2 import GPT2

@@ -5,7 +5,7 @@ import pytest
 
 from jaxunlearn import tree
 from jaxunlearn.evaluation.attacks import quantization, quantized
-from jaxunlearn.evaluation.attacks.quantization import BLOCK, NF4
+from jaxunlearn.evaluation.attacks.precision import BLOCK, NF4
 
 RNG = np.random.default_rng(0)
 H = ("h",)

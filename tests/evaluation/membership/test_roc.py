@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from jaxunlearn.evaluation.membership.separation import (
+from jaxunlearn.evaluation.membership.roc import (
     MUSE_REFERENCE_AUC,
     against_reference,
     auc,

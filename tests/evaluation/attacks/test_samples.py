@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn.evaluation.attacks import branching, expected_best, sampling
-from jaxunlearn.evaluation.attacks.sampling import doublings
+from jaxunlearn.evaluation.attacks.samples import doublings
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 5])
@@ -47,7 +47,7 @@ def asked(model, params, tokenizer, records):
 
 @pytest.fixture(scope="module")
 def greedy(asked):
-    from jaxunlearn.evaluation.text.answers import answers
+    from jaxunlearn.evaluation.text.greedy import answers
 
     return answers(*asked, max_new_tokens=3)
 

@@ -16,7 +16,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxunlearn import tree
 from jaxunlearn.gradients import layer_taps, per_example_gradients, per_example_loss
-from jaxunlearn.gradients.taps.listen import UntappedWarning
+from jaxunlearn.gradients.taps.listening import UntappedWarning
 
 SIZE = WIDTH = 4  # and as many tokens: no length tells one axis from another
 

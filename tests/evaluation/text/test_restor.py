@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from jaxunlearn.data import prompt_and_completion
-from jaxunlearn.evaluation.text.answers import answers, prompt_ids
-from jaxunlearn.evaluation.text.restoration import (
+from jaxunlearn.evaluation.text.greedy import answers, prompt_ids
+from jaxunlearn.evaluation.text.restor import (
     Fact,
     Knowledge,
     answer_rates,

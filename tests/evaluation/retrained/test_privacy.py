@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from jaxunlearn.evaluation.retrained import epsilon as module
-from jaxunlearn.evaluation.retrained.epsilon import DELTA, epsilon, forgetting_quality
+from jaxunlearn.evaluation.retrained import privacy as module
+from jaxunlearn.evaluation.retrained.privacy import DELTA, epsilon, forgetting_quality
 
 DRAWS = np.random.default_rng(0)
 # Examples: alike, shifted, wider, far apart, few values, narrow within wide, two humps.

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from jaxunlearn.data import prompt_and_completion
-from jaxunlearn.evaluation.text.answers import answer_ids, answers, prompt_ids
-from jaxunlearn.evaluation.text.rouge import rouge_l
+from jaxunlearn.evaluation.text.greedy import answer_ids, answers, prompt_ids
+from jaxunlearn.evaluation.text.rouge_scores import rouge_l
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn.models import GPT2
-from jaxunlearn.models.layer_states import (
+from jaxunlearn.models.states_by_layer import (
     continue_from,
     layer_states,
     state_names,

@@ -8,9 +8,14 @@ import sys
 
 import pytest
 
+from jaxunlearn.data.synthetic import made_up as synthetic
 from jaxunlearn.data.synthetic import words as synthetic_words
-from jaxunlearn.data.synthetic import world as synthetic
-from jaxunlearn.data.synthetic.world import ATTRIBUTES, people, question_answers, world
+from jaxunlearn.data.synthetic.made_up import (
+    ATTRIBUTES,
+    people,
+    question_answers,
+    world,
+)
 
 
 def _digest(records):
@@ -85,7 +90,7 @@ def test_another_seed_is_another_world():
 @pytest.mark.parametrize("hash_seed", ["1", "2718"])
 def test_another_process_with_another_hash_seed_makes_the_same_world(hash_seed):
     program = (
-        "import hashlib, json; from jaxunlearn.data.synthetic.world import world;"
+        "import hashlib, json; from jaxunlearn.data.synthetic.made_up import world;"
         "print(hashlib.sha256(json.dumps(world(people=20, questions_per_person=7,"
         "wordings=2, seed=11)).encode()).hexdigest())"
     )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxunlearn.gradients.projections.kronecker_matrices import (
+from jaxunlearn.gradients.projections.kronecker_pairs import (
     Block,
     kronecker_layout,
     kronecker_matrices,

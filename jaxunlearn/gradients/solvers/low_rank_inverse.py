@@ -8,14 +8,14 @@ from jaxunlearn.gradients.solvers.eigenpairs import (
     lanczos_eigenpairs,
     nystroem_eigenpairs,
 )
-from jaxunlearn.gradients.solvers.rows import require_rows, row_products, row_sum
-from jaxunlearn.gradients.solvers.solution import (
+from jaxunlearn.gradients.solvers.result import (
     Solution,
     Status,
     relative_residual,
     require_damping,
     solution,
 )
+from jaxunlearn.gradients.solvers.rows import require_rows, row_products, row_sum
 from jaxunlearn.tree import add_scaled, cast, scaled
 from jaxunlearn.types import LinearMap, Params
 

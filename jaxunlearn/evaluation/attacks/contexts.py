@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxunlearn.data import TokenizedData, epoch_order, record_text
 from jaxunlearn.evaluation.attacks.prompts import prepended
-from jaxunlearn.evaluation.attacks.recovery import Recovered
+from jaxunlearn.evaluation.attacks.recovered import Recovered
 from jaxunlearn.types import Params
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import pytest
 from jaxunlearn.models import GPT2, GPT2Config
 from jaxunlearn.models.generation import generate
 from jaxunlearn.tasks import classification_task, language_task
+from jaxunlearn.unlearning.wrappers.decoders import offset_decoder
 from jaxunlearn.unlearning.wrappers.offset import OffsetTask
-from jaxunlearn.unlearning.wrappers.offset_decoder import offset_decoder
 
 MODEL = GPT2(
     GPT2Config(

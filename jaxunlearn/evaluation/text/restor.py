@@ -14,8 +14,8 @@ import numpy as np
 
 from jaxunlearn.data import in_order, tokenize
 from jaxunlearn.data.text.examples import TruncationWarning
-from jaxunlearn.evaluation.text.answers import answers
-from jaxunlearn.evaluation.text.token_statistics import (
+from jaxunlearn.evaluation.text.greedy import answers
+from jaxunlearn.evaluation.text.token_pass import (
     TokenStatistics,
     mean_losses,
     token_statistics,

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jax.tree_util import Partial
 
-from jaxunlearn.evaluation.attacks.recovery import Recovered
+from jaxunlearn.evaluation.attacks.recovered import Recovered
 from jaxunlearn.gradients.batching import example_rows, real_rows, weighted_total
 from jaxunlearn.models.gpt2 import GPT2
 from jaxunlearn.models.tying import token_rows, token_table, with_token_rows

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxunlearn.gradients.solvers.solution import (
+from jaxunlearn.gradients.solvers.result import (
     ROUNDING,
     Solution,
     Status,
