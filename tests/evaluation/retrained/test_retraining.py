@@ -362,7 +362,7 @@ def test_the_group_is_what_fits_in_memory():
     for name, trees in (("sgd", 2), ("momentum", 3), ("adam", 4)):
         recipe = Recipe(optimizer=name)
         for models in (1, 2, 50):
-            need = 2 * models * (trees * size + 12)
+            need = 2 * models * (trees * size + 8)
             assert group_size(recipe, params, memory=need) == models
     assert group_size(recipe, params, memory=1) == 1
     assert group_size(recipe, params) > 1
