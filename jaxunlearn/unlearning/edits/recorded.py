@@ -54,6 +54,7 @@ def first_epoch(
     gradient: Params,
     *,
     layers: str,
+    stacked: tuple[str, ...] | None = None,
     part: str = DEFAULT_PART,
     forget_loss: Measure,
     retain_loss: Measure,
@@ -71,6 +72,7 @@ def first_epoch(
       params: Trained parameters.
       gradient: ``sum_i sum_e w_ie g_ie`` of the examples to forget, untied.
       layers: What to change, as for :func:`jaxunlearn.tree.select`.
+      stacked: Folders of stacked layers, as for the same function.
       part: Which use of the tied embedding to change.
       forget_loss: Loss of the examples to forget, of parameters.
       retain_loss: Loss of examples to keep.
@@ -82,7 +84,7 @@ def first_epoch(
     Returns:
       The outcome; see :func:`~jaxunlearn.unlearning.calibration.calibrate`.
     """
-    mask = tree.select(params, layers)
+    mask = tree.select(params, layers, stacked=stacked)
     return calibrate(
         params,
         ascent_direction(gradient, mask, part),

@@ -45,6 +45,7 @@ def test_only_the_chosen_layers_move(network, square, same_bits, layers):
         params,
         gradient,
         layers=layers,
+        stacked=("h",),
         forget_loss=square,
         retain_loss=still,
         target=2 * square(params),
