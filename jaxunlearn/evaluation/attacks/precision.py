@@ -132,6 +132,7 @@ def quantization(
     *,
     kinds: Sequence[str] = ("int8", "nf4"),
     layers: str = MATRICES,
+    stacked: tuple[str, ...] | None = None,
 ) -> Recovered:
     """Measure forgotten examples under fewer bits a weight.
 
@@ -140,10 +141,12 @@ def quantization(
       measure: ``params -> float64[n]``, higher = more recovered.
       kinds: See :func:`quantized`, from mild to strong.
       layers: See :func:`quantized`.
+      stacked: See :func:`quantized`.
 
     Returns:
       Strengths are ``"none"`` and the kinds.
     """
     values = [measure(params)]
-    values += [measure(quantized(params, k, layers=layers).params) for k in kinds]
+    options = {"layers": layers, "stacked": stacked}
+    values += [measure(quantized(params, kind, **options).params) for kind in kinds]
     return Recovered(("none", *kinds), np.stack(values))

@@ -125,7 +125,7 @@ def relearn(source: str) -> Callable:
 def quantize(inputs: Inputs, settings: Settings, one: NamedModel) -> list[Recovered]:
     """Measure under int8 and NF4."""
     measure = strength(inputs, one, inputs.forget, inputs.forget.length)
-    return [quantization(one.params, measure)]
+    return [quantization(one.params, measure, stacked=one.model.stacked)]
 
 
 def context(inputs: Inputs, settings: Settings, one: NamedModel) -> list[Recovered]:

@@ -76,7 +76,8 @@ class OffsetTask:
 def offset_logits(base: jax.Array, reinforced: jax.Array, alpha: float) -> jax.Array:
     """Return ``z_base - alpha relu(z_reinforced - z_base)``.
 
-    >>> offset_logits(jnp.array([1.0, 2.0]), jnp.array([4.0, 0.0]), 0.5).tolist()
+    >>> base, reinforced = jax.numpy.array([[1.0, 2.0], [4.0, 0.0]])
+    >>> offset_logits(base, reinforced, 0.5).tolist()
     [-0.5, 2.0]
     """
     return base - alpha * jax.nn.relu(reinforced - base)

@@ -97,7 +97,9 @@ def test_zeros_and_narrow_types_stay():
 
 
 def test_the_attack_measures_what_is_rounded(rounded):
-    found = quantization(PARAMS, lambda p: np.asarray(p["h"]["kernel"][:, 0, 0]))
+    found = quantization(
+        PARAMS, lambda p: np.asarray(p["h"]["kernel"][:, 0, 0]), stacked=H
+    )
     assert found.strengths == ("none", "int8", "nf4")
     expected = [PARAMS, rounded["int8"].params, rounded["nf4"].params]
     for row, params in zip(found.values, expected, strict=True):
@@ -110,7 +112,7 @@ def test_the_attack_measures_what_is_rounded(rounded):
 )
 def test_bad_input(kind, layers, message):
     with pytest.raises(ValueError, match=message):
-        quantized(PARAMS, kind, layers=layers)
+        quantized(PARAMS, kind, layers=layers, stacked=H)
 
 
 def test_the_input_is_left_alone():

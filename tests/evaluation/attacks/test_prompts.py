@@ -58,8 +58,10 @@ class BeginsTexts:
 
     bos_token_id = 1
 
-    def __call__(self, text):
-        return {"input_ids": [1]}
+    def __call__(self, text, *, add_special_tokens=True, **_):
+        if not add_special_tokens:  # a list of texts
+            return {"input_ids": [[5, 6] for _ in text]}
+        return {"input_ids": [1, 5, 6]}
 
 
 def test_a_beginning_of_text_stays_in_front():

@@ -194,7 +194,7 @@ def test_given_matrices_are_stacked_layer_by_layer(gradients):
     changed = by_layer | {"head": (drawn["head"][0], 2 * drawn["head"][1])}
     assert matrices_hash(by_layer) != matrices_hash(changed)
     with pytest.raises(ValueError, match=r"matrices\['head'\] project widths \(6, 3\)"):
-        stack_matrices(SHAPES, by_layer | {"head": (jnp.eye(6), jnp.eye(3))})
+        stack_matrices(SHAPES, by_layer | {"head": (jnp.eye(6), jnp.eye(3))}, stacked=H)
     del by_layer["h/1/mlp/bias"]
     with pytest.raises(ValueError, match="matrices lacks h/1/mlp/bias: give"):
         stack_matrices(SHAPES, by_layer, stacked=H)
