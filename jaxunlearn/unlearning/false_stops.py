@@ -51,7 +51,7 @@ def false_stop(
       ValueError: ``truth`` is not of every point, or holds what is no number.
 
     >>> from jaxunlearn.unlearning.outcome import PathPoint
-    >>> from jaxunlearn.unlearning.stopping import target_reached
+    >>> from jaxunlearn.unlearning.stopping import held, target_reached
     >>> points = [PathPoint(i, forget, 1.0) for i, forget in enumerate([0, 2, 1, 3])]
     >>> false_stop(points, target_reached(1.5), [1, 0.8, 0.9, 0.1], threshold=0.2)[0]
     1
