@@ -96,9 +96,10 @@ class Options:
     @property
     def settings(self) -> dict[str, Any]:
         """What the method was told, for those who read the result."""
+        told = {name: value for name, value in self.own.items() if name != "work"}
         if self.method != "first_epoch":
-            return self.own
-        return {"mode": self.mode or DEFAULT_MODE, **self.own}
+            return told
+        return {"mode": self.mode or DEFAULT_MODE, **told}
 
     def shared(self) -> dict[str, Any]:
         """Return what was given, as JSON values, without what may name somebody."""
