@@ -5,6 +5,7 @@ commands that they start, compile the same tiny models. LLVM optimizes nothing, 
 takes less than half the time to compile; XLA's own passes run as they always do.
 """
 
+import gc
 import os
 import shutil
 import tempfile
@@ -41,6 +42,12 @@ def pytest_unconfigure():
     """Delete the programs of this run, in the process that made their folder."""
     if os.environ.get(OWNER) == str(os.getpid()):
         shutil.rmtree(os.environ[PROGRAMS], ignore_errors=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def older_programs():
+    """Spare the collector what earlier files compiled: it lives as long as they do."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

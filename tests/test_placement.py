@@ -42,7 +42,8 @@ np.savez(sys.argv[1], spread=spread, **flats)
 def on_devices(count: int, folder) -> dict:
     # In a process of its own: the number of devices is fixed when JAX starts.
     out = folder / f"{count}.npz"
-    flags = f"--xla_force_host_platform_device_count={count}"
+    flags = os.environ.get("XLA_FLAGS", "")
+    flags += f" --xla_force_host_platform_device_count={count}"
     subprocess.run(
         [sys.executable, "-c", SCRIPT, str(out)],
         env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
