@@ -140,6 +140,10 @@ def test_markdown_is_as_wide_as_a_page():
     refuse(wide, WIDE, f"lines wider than {COLUMNS} columns")
 
 
+def test_the_readme_is_read_in_one_sitting():
+    assert (ROOT / "README.md").read_text(encoding="utf-8").count("\n") <= 120
+
+
 def test_only_commands_speak_of_options_of_the_command_line():
     option = re.compile(r"(?<![\w-])--[a-z][a-z_-]+")
     found = {
