@@ -228,7 +228,7 @@ def batches(
     overflow: str = "truncate",
     multiple_of: int = 1,
 ) -> Batches:
-    """Tokenize records and batches them: each example once, all batches of one shape.
+    """Tokenize records and batch them: each example once, all batches of one shape.
 
     Args:
       records: Records, or what ``tokenize`` made of them, so as not to do it again.

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
 
+from jaxunlearn.gradients.arguments import as_argument
 from jaxunlearn.tree import scaled
 from jaxunlearn.types import Batch, Params
 
@@ -69,7 +69,7 @@ def weighted_total(
         return sums_of(weighted_sum, batch_or_batches, batch_size)
     total, weights = None, jnp.float32(0)
     for batch in batch_or_batches:
-        part, weight = compiled_sums(as_partial(weighted_sum), dict(batch), batch_size)
+        part, weight = compiled_sums(as_argument(weighted_sum), dict(batch), batch_size)
         total = part if total is None else jax.tree.map(jnp.add, total, part)
         weights = weights + weight
     if total is None:
@@ -110,7 +110,7 @@ def rows_of(
     if isinstance(batch_or_batches, Mapping):
         return rows_in_batch(function, batch_or_batches, batch_size)
     parts = [
-        jax.device_get(compiled_rows(as_partial(function), dict(batch), batch_size))
+        jax.device_get(compiled_rows(as_argument(function), dict(batch), batch_size))
         for batch in batch_or_batches
     ]
     if not parts:
@@ -142,7 +142,7 @@ def example_rows(
     >>> example_rows(lambda batch: 2 * batch["x"], batches).tolist()
     [0.0, 2.0, 0.0]
     """
-    argument, parts = as_partial(function), []
+    argument, parts = as_argument(function), []
     for batch in batches:
         rows, real = jax.device_get(compiled(argument, dict(batch))), real_rows(batch)
         parts.append(jax.tree.map(lambda x, real=real: x.compress(real, axis), rows))
@@ -178,11 +178,6 @@ def rows_in_batch(
 
 compiled_sums = jax.jit(sums_of, static_argnums=2)
 compiled_rows = jax.jit(rows_in_batch, static_argnums=2)
-
-
-def as_partial(function: Callable) -> Callable:
-    """Return ``function`` as an argument that a compiled program may take."""
-    return Partial(function) if jax.tree_util.all_leaves([function]) else function
 
 
 def with_weight(batch: Batch) -> dict:

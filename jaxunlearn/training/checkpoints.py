@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -25,10 +26,11 @@ KEPT = "kept"
 """The file of a checkpoint that stays for good."""
 
 
-def save(directory: Path, state: TrainingState, *, keep: bool = False) -> None:
+def save(directory: Path, state: Any, *, keep: bool = False) -> None:
     """Write ``state`` as the checkpoint of its step, and delete all but the latest.
 
-    Those that were written with ``keep`` stay, to replay a run from there.
+    The state is a ``TrainingState``, or another NamedTuple with a ``step``. Those that
+    were written with ``keep`` stay, to replay a run from there.
     """
     folder = directory / str(int(state.step))
     save_params(folder, state._asdict(), files=(KEPT,) if keep else ())

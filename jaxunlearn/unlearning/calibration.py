@@ -52,6 +52,13 @@ def check_limits(limits: Limits) -> None:
         raise ValueError(f"max_trials={limits.max_trials}: must be at least 1")
 
 
+def unbounded(limits: Limits) -> Limits:
+    """Return the limits without those on retain loss and length of the step."""
+    return limits._replace(
+        max_retain_increase=None, max_retain_nats=None, max_relative_step=None
+    )
+
+
 def highest_retain_loss(before: float, limits: Limits) -> float:
     """Return the retain loss that the limits allow, from what it was before.
 

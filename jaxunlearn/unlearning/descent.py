@@ -14,6 +14,7 @@ from jaxunlearn.unlearning.calibration import (
     calibrate,
     check_limits,
     passed_limit,
+    unbounded,
 )
 from jaxunlearn.unlearning.cost import program_bytes, program_flops
 from jaxunlearn.unlearning.descent_files import DescentFiles
@@ -223,9 +224,6 @@ def shortened(
 ) -> Descent:
     """Return the state at the target, between the last two evaluations."""
     assert goal.target is not None
-    limits = goal.limits._replace(
-        max_retain_increase=None, max_retain_nats=None, max_relative_step=None
-    )
     last = calibrate(
         state.previous,
         tree.subtract(state.params, state.previous),
@@ -233,7 +231,7 @@ def shortened(
         retain_loss=lambda point: 0.0,  # judged afterwards, from the start on
         target=goal.target,
         layer_norm=layer_norm,
-        limits=limits,
+        limits=unbounded(goal.limits),
     )
     # Where the loss is not monotone in between the target may be missed there.
     return state._replace(params=last.params) if last.scale else state

@@ -1,11 +1,11 @@
 """What a descent leaves on disk, so that it can be taken up bit for bit."""
 
 import dataclasses
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from jaxunlearn.journal import differing, fingerprint
 from jaxunlearn.sealed import read_sealed, write_sealed
 from jaxunlearn.training import checkpoints
 from jaxunlearn.unlearning.outcome import PathPoint
@@ -38,11 +38,10 @@ class DescentFiles:
             return state, []
         remedy = "delete the folder to begin anew, or choose another"
         told = read_sealed(self.directory / FILE, remedy=remedy)
-        differing = [k for k, v in self.about.items() if told["about"].get(k) != v]
-        if differing:
+        if names := differing(told["about"], fingerprint(self.about)):
             raise ValueError(
                 f"directory={self.directory} holds another unlearning run, of other "
-                f"{', '.join(differing)}: {remedy}"
+                f"{', '.join(names)}: {remedy}"
             )
         step = checkpoints.latest_step(self.directory / "checkpoints")
         if step is None:
@@ -59,9 +58,9 @@ class DescentFiles:
             return
         write_sealed(
             self.directory / FILE,
-            {"about": self.about, "history": [point._asdict() for point in history]},
+            {
+                "about": fingerprint(self.about),
+                "history": [point._asdict() for point in history],
+            },
         )
-        folder = self.directory / "checkpoints"
-        checkpoints.save_params(folder / str(int(state.step)), state._asdict())
-        for step in checkpoints.steps(folder)[: -checkpoints.KEEP]:
-            shutil.rmtree(folder / str(step))
+        checkpoints.save(self.directory / "checkpoints", state)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxunlearn import tree
+from jaxunlearn.gradients.arguments import is_tree
 from jaxunlearn.types import Batch, Params, PerExampleLoss
 from jaxunlearn.unlearning.forms import Objective, Sets
 
@@ -28,9 +29,9 @@ class Descent(NamedTuple):
 
 def split_task(task: PerExampleLoss) -> tuple[Any, Callable[[Any], Any]]:
     """Return the arrays of a task as an argument, and what makes the task of them."""
-    if jax.tree_util.all_leaves([task]):  # a function, or a class that is no tree
-        return (), lambda _: task
-    return task, lambda argument: argument
+    if is_tree(task):
+        return task, lambda argument: argument
+    return (), lambda _: task  # a function, or a class that is no tree
 
 
 def initial_descent(

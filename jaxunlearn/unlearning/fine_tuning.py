@@ -17,6 +17,7 @@ from jaxunlearn.training.recipe import (
 )
 from jaxunlearn.training.weighted import mean_shares
 from jaxunlearn.types import Batch, Params, PerExampleLoss
+from jaxunlearn.unlearning.measuring import with_weight
 
 
 def fine_tune(
@@ -33,7 +34,8 @@ def fine_tune(
     Args:
       loss: Per-example loss, used without dropout.
       params: Where to begin; not changed.
-      batches: Batches of one shape, the steps of each epoch in this order.
+      batches: Batches of one shape, the steps of each epoch in this order; without
+        ``weight`` each example counts 1, and padding 0.
       recipe: Epochs, optimiser, learning rate, schedule and clipping; what it says of
         batches, microbatches, seed and reduction is not used.
       layers: What to change, as for :func:`~jaxunlearn.tree.select`; None: all.
@@ -50,13 +52,14 @@ def fine_tune(
     """
     if len(batches) == 0:
         raise ValueError("batches is empty: give at least one batch")
+    batches = [with_weight(batch) for batch in batches]
     total = recipe.epochs * len(batches)
     state = initial_state(params, optimizer(recipe, total))
     step, argument = compiled_step(recipe, total), as_argument(loss)
     mask, done = selection(loss, params, layers), 0
     for _ in range(recipe.epochs):
         for batch in batches:
-            state = step(argument, state, dict(batch), mask)
+            state = step(argument, state, batch, mask)
             done += 1
             if on_step is not None:
                 on_step(done)

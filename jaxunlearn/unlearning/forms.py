@@ -25,6 +25,7 @@ way goes to ``target`` within ``limits`` itself and returns an
 :class:`~jaxunlearn.unlearning.outcome.Outcome`.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ import jax
 
 from jaxunlearn.types import Batch, Params
 from jaxunlearn.unlearning.calibration import Limits, Measure
+from jaxunlearn.unlearning.outcome import Trial
 
 FORMS = ("objective", "edit", "wrapper", "exact")
 
@@ -96,6 +98,14 @@ class Progress(NamedTuple):
     total: int | None = None  # None: not known beforehand
     forget: float | None = None  # forget loss here
     flops: float = 0.0  # what the step took, where it is not measured otherwise
+
+
+def telling_steps(
+    doing: str, on_step: Callable[[Progress], None]
+) -> Callable[[Trial], None]:
+    """Return what tells each trial of a way as its next step."""
+    count = itertools.count(1)
+    return lambda trial: on_step(Progress(doing, next(count), None, trial.forget))
 
 
 class Method(NamedTuple):

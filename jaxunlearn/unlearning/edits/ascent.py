@@ -12,8 +12,9 @@ from jaxunlearn.unlearning.calibration import (
     calibrate,
     check_limits,
     passed_limit,
+    unbounded,
 )
-from jaxunlearn.unlearning.forms import Losses, Progress, Sets
+from jaxunlearn.unlearning.forms import Losses, Progress, Sets, telling_steps
 from jaxunlearn.unlearning.outcome import Outcome, Status, Trial
 
 RELATIVE_STEP = 1e-3
@@ -117,11 +118,7 @@ def gradient_ascent(
                 retain_loss=lambda point: retain_loss(stored(point)),
                 target=target,
                 layer_norm=layer_norm,
-                limits=limits._replace(
-                    max_retain_increase=None,
-                    max_retain_nats=None,
-                    max_relative_step=None,
-                ),
+                limits=unbounded(limits),
             )
             moved = last.params
             trial = trial_at(moved)
@@ -166,13 +163,6 @@ def climb(
       relative_step: Length of a step as a share of the layers; without it, 0.001.
       max_steps: Most steps.
     """
-    steps = 0
-
-    def tell(trial: Trial) -> None:
-        nonlocal steps
-        steps += 1
-        on_step(Progress("Gradient ascent", steps, None, trial.forget))
-
     return gradient_ascent(
         params,
         gradient=losses.gradient,
@@ -185,5 +175,5 @@ def climb(
         learning_rate=learning_rate,
         relative_step=relative_step,
         max_steps=max_steps,
-        on_step=tell,
+        on_step=telling_steps("Gradient ascent", on_step),
     )

@@ -27,7 +27,7 @@ from jaxunlearn.unlearning.edits.recorded import (
     replaying,
 )
 from jaxunlearn.unlearning.edits.rounds import CALIBRATION, iterative_unlearning
-from jaxunlearn.unlearning.forms import Losses, Progress, Sets
+from jaxunlearn.unlearning.forms import Losses, Progress, Sets, telling_steps
 from jaxunlearn.unlearning.outcome import Outcome, PathPoint, Status, Trial
 from jaxunlearn.unlearning.stopping import History
 
@@ -233,13 +233,6 @@ def unlearn_one_by_one(
         gradient = compiled_gradient(run.model, point, one, np.ones(1, np.float32))
         return ascent_direction(gradient, mask, part)
 
-    rounds = 0
-
-    def tell(trial: Trial) -> None:
-        nonlocal rounds
-        rounds += 1
-        on_step(Progress("Unlearning one by one", rounds, None, trial.forget))
-
     return iterative_first_epoch(
         params,
         recorded_direction=lambda i: ascent_direction(recorded[i], mask, part),
@@ -251,5 +244,5 @@ def unlearn_one_by_one(
         layer_norm=float(tree.norm(params, mask)),
         limits=limits,
         max_exposures=max_exposures,
-        on_step=tell,
+        on_step=telling_steps("Unlearning one by one", on_step),
     )

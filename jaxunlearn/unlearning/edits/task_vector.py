@@ -10,7 +10,6 @@ from jaxunlearn.training.recipe import Recipe
 from jaxunlearn.types import Params, PerExampleLoss
 from jaxunlearn.unlearning.fine_tuning import fine_tune
 from jaxunlearn.unlearning.forms import Direction, Sets
-from jaxunlearn.unlearning.measuring import with_weight
 
 
 def subtract_task_vector(
@@ -40,6 +39,5 @@ def subtract_task_vector(
       optimizer: What turns gradients into steps.
     """
     recipe = Recipe(epochs=epochs, learning_rate=learning_rate, optimizer=optimizer)
-    batches = [with_weight(batch) for batch in sets.forget]
-    tuned = fine_tune(task, params, batches, recipe, layers=layers)
+    tuned = fine_tune(task, params, list(sets.forget), recipe, layers=layers)
     return Direction(tree.subtract(params, tuned))

@@ -15,7 +15,6 @@ from jaxunlearn.training.recipe import Recipe
 from jaxunlearn.types import Batch, Params, Task
 from jaxunlearn.unlearning.fine_tuning import fine_tune
 from jaxunlearn.unlearning.forms import Sets
-from jaxunlearn.unlearning.measuring import with_weight
 
 
 @jax.tree_util.register_dataclass
@@ -111,6 +110,5 @@ def whp(
     if not alpha >= 0:
         raise ValueError(f"alpha={alpha}: must be at least 0")
     recipe = Recipe(epochs=epochs, learning_rate=learning_rate, optimizer=optimizer)
-    batches = [with_weight(batch) for batch in sets.forget]
-    tuned = fine_tune(task, params, batches, recipe)
+    tuned = fine_tune(task, params, list(sets.forget), recipe)
     return OffsetTask(task, tree.rounded(tuned, params), alpha)
