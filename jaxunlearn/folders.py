@@ -58,12 +58,16 @@ def held_folder(parent: Path) -> Iterator[Path]:
     """Give a fresh folder with a temporary name, locked while this process lives."""
     while True:
         fresh = Path(tempfile.mkdtemp(prefix=WRITING, dir=parent))
-        descriptor = os.open(fresh, os.O_RDONLY)
+        # Another process may sweep it before it is locked: then the next one is ours.
+        try:
+            descriptor = os.open(fresh, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
         with contextlib.suppress(OSError):  # a file system without such locks
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if fresh.exists():
             break
-        os.close(descriptor)  # another process swept it before it was locked
+        os.close(descriptor)
     try:
         yield fresh
     finally:

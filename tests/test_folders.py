@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,19 @@ def test_a_killed_writer_s_folder_is_swept_and_a_living_one_s_is_not(
         for one in started:
             one.kill()
             one.communicate()
+
+
+def test_a_folder_swept_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
+    make, made = tempfile.mkdtemp, []
+
+    def make_and_lose(**options):
+        made.append(make(**options))
+        if len(made) == 1:
+            folders.sweep_dead(tmp_path)
+        return made[-1]
+
+    monkeypatch.setattr(tempfile, "mkdtemp", make_and_lose)
+    with folders.replaced_folder(tmp_path / "out") as fresh:
+        (fresh / "a").write_text("1")
+    assert len(made) == 2
+    assert os.listdir(tmp_path) == ["out"]
