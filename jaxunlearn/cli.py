@@ -6,17 +6,22 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 
-COMMANDS = (
-    "demo",
-    "train",
-    "unlearn",
-    "influence",
-    "index",
-    "evaluate",
-    "attack",
-    "report",
-    "parity",
-)
+COMMANDS = {
+    "demo": "Train a small GPT-2, forget one person, compare with retraining; write a "
+    "report.",
+    "train": "Train or fine-tune a GPT-2 into a run directory that can be unlearned "
+    "from.",
+    "unlearn": "Remove the influence of training examples from a model.",
+    "influence": "Score how training examples moved a model's loss on queries.",
+    "index": "Build or query an index of projected gradients on disk.",
+    "evaluate": "Measure what a model still knows, beside one that never saw it.",
+    "attack": "Attack a model that was made to forget, beside one that never knew.",
+    "report": "Compare unlearning runs with one another and with retraining, on one "
+    "HTML page.",
+    "parity": "Compare a GPT-2 checkpoint in JAX and in torch, derivatives included.",
+}
+"""Name -> first sentence of its docstring, told here so that the overview waits for no
+command's imports."""
 
 DESCRIPTION = """Remove the influence of chosen training examples from a trained model,
 measure what is left, and find which examples matter.
@@ -42,12 +47,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.showwarning = show_warning
     import tyro
 
+    options = (
+        tyro.conf.OmitArgPrefixes,
+        tyro.conf.OmitSubcommandPrefixes,
+        tyro.conf.FlagCreatePairsOff,
+    )
+    if not given or given[0] not in COMMANDS:
+        stubs = {name: stub(sentence) for name, sentence in COMMANDS.items()}
+        tyro.extras.subcommand_cli_from_dict(
+            stubs,
+            prog="jaxunlearn",
+            description=DESCRIPTION,
+            args=given,
+            config=options,
+        )
     from jaxunlearn.commands.arguments import REGISTRY, as_command, option_names
     from jaxunlearn.commands.config import with_config
 
-    # Only the command that was asked for is imported, where one was.
-    asked = given[0] if given and given[0] in COMMANDS else None
-    functions = {name: command_of(name) for name in COMMANDS if asked in (None, name)}
+    asked = given[0]
+    function = command_of(asked)
     try:
         if asked == "unlearn":
             # Its options depend on the method, which is named before or among them.
@@ -56,27 +74,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 named_method,
             )
 
-            given = with_config(named_method(given))
-            functions[asked], given = for_arguments(functions[asked], given)
+            function, given = for_arguments(function, with_config(named_method(given)))
         else:
             given = with_config(given)
         status = tyro.extras.subcommand_cli_from_dict(
-            {
-                name: as_command(function, brief=asked is None)
-                for name, function in functions.items()
-            },
+            {asked: as_command(function)},
             prog="jaxunlearn",
             description=DESCRIPTION,
             args=given,
-            config=(
-                tyro.conf.OmitArgPrefixes,
-                tyro.conf.OmitSubcommandPrefixes,
-                tyro.conf.FlagCreatePairsOff,
-            ),
+            config=options,
             registry=REGISTRY,
         )
     except (ValueError, OSError, ImportError, NotImplementedError) as error:
-        sys.exit(fail(error, option_names(functions[asked]) if asked else {}))
+        sys.exit(fail(error, option_names(function)))
     except KeyboardInterrupt:
         print("\njaxunlearn: interrupted", file=sys.stderr)
         sys.exit(130)
@@ -86,6 +96,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def command_of(name: str) -> Callable[..., int]:
     """Return the function of a subcommand."""
     return getattr(importlib.import_module(f"jaxunlearn.commands.{name}"), name)
+
+
+def stub(sentence: str) -> Callable[[], None]:
+    """Return what stands for a subcommand in the overview: its first sentence."""
+
+    def command() -> None: ...
+
+    command.__doc__ = sentence
+    return command
 
 
 def fail(error: Exception, names: Mapping[str, str]) -> int:

@@ -57,8 +57,18 @@ def test_the_overview_has_one_sentence_a_command(capsys, monkeypatch):
     _, printed = run(capsys, "--help")
     for name in cli.COMMANDS:
         sentence = arguments.plain(cli.command_of(name).__doc__).split("\n\n")[0]
+        assert cli.COMMANDS[name] == sentence
         assert f"{name}" in printed.out
         assert sentence in printed.out
+
+
+def test_the_overview_waits_for_no_command_s_imports():
+    code = (
+        "import contextlib, sys; from jaxunlearn import cli\n"
+        "with contextlib.suppress(SystemExit): cli.main(['--help'])\n"
+        "sys.exit(bool({'jax', 'flax', 'orbax', 'transformers'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
 
 
 def test_every_option_of_a_command_is_known_by_the_argument_s_name():

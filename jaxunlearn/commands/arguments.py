@@ -44,9 +44,7 @@ def optional_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
     )
 
 
-def as_command(
-    function: Callable[..., int], *, brief: bool = False
-) -> Callable[..., int]:
+def as_command(function: Callable[..., int]) -> Callable[..., int]:
     """Return the function with docstrings that read well in a terminal.
 
     It checks first that its outputs can be written.
@@ -56,7 +54,6 @@ def as_command(
 
     Args:
       function: The subcommand.
-      brief: Whether only the first sentence of its docstring is shown.
     """
 
     def command(*args, **kwargs):
@@ -73,11 +70,10 @@ def as_command(
         if dataclasses.is_dataclass(hint):
             hint = Annotated[hint, tyro.conf.arg(name="")]
         parameters.append(parameter.replace(annotation=hint))
-    described = plain(function.__doc__)
     read_by_tyro = {
         "__signature__": signature.replace(parameters=parameters),
         "__annotations__": {p.name: p.annotation for p in parameters},
-        "__doc__": described.split("\n\n")[0] if brief else described,
+        "__doc__": plain(function.__doc__),
         "__name__": function.__name__,
         "__module__": function.__module__,
     }
