@@ -25,6 +25,7 @@ def carry_out(removal: Removal, options: Options) -> Work:
     from jaxunlearn.data import in_order
     from jaxunlearn.tasks import language_task
     from jaxunlearn.unlearning import METHODS, Sets, changed_leaves, explain, unlearn
+    from jaxunlearn.unlearning.exact.replay import replay_plan
     from jaxunlearn.unlearning.measuring import losses_of_sets
     from jaxunlearn.unlearning.origin import run_hash
     from jaxunlearn.unlearning.runner import RECIPE
@@ -69,6 +70,8 @@ def carry_out(removal: Removal, options: Options) -> Work:
             "No reference was given: the target is the loss now plus 1 nat. Better: "
             "--unseen FILE with look-alikes."
         )
+    if row.form == "exact":
+        say(f"{replay_plan(run, removal.indices, checkpoint=own['checkpoint'])}.")
     with steps_shown() as on_step:
         outcome = unlearn(
             task,

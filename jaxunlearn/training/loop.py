@@ -28,6 +28,7 @@ from jaxunlearn.training.recipe import (
     update_weights,
 )
 from jaxunlearn.training.recorder import (
+    ExampleGradients,
     Recording,
     check_recording,
     make_recording_step,
@@ -171,17 +172,7 @@ def recording_step(
     check_recording(recording, recipe, params)
     per_epoch = steps_per_epoch(recipe, len(data.examples))
     total = recipe.epochs * per_epoch
-    step = jax.jit(
-        make_recording_step(
-            model,
-            recipe,
-            optimizer(recipe, total),
-            recording.layers,
-            head_entries=recording.head_entries,
-            label_slots=most_labels(data),
-        ),
-        donate_argnums=0,
-    )
+    step = compiled_recording_step(model, data, recipe, recording)
 
     def record(state, batch, number):
         state, metrics, examples = step(state, batch)
@@ -196,6 +187,24 @@ def recording_step(
         return state, metrics
 
     return record
+
+
+def compiled_recording_step(
+    model: GPT2, data: TokenizedData, recipe: Recipe, recording: Recording
+) -> Callable[..., tuple[TrainingState, StepMetrics, ExampleGradients]]:
+    """Return the jitted step that also gives gradients; it donates its state."""
+    total = recipe.epochs * steps_per_epoch(recipe, len(data.examples))
+    return jax.jit(
+        make_recording_step(
+            model,
+            recipe,
+            optimizer(recipe, total),
+            recording.layers,
+            head_entries=recording.head_entries,
+            label_slots=most_labels(data),
+        ),
+        donate_argnums=0,
+    )
 
 
 def save(

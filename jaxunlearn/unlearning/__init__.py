@@ -10,6 +10,15 @@ from jaxunlearn.unlearning.edits.rounds import (
     iterative_unlearning,
     recorded_then_fresh,
 )
+from jaxunlearn.unlearning.escalation import Escalation, Verdict, escalate
+from jaxunlearn.unlearning.exact.replay import (
+    ExactResult,
+    exact_replay,
+    replay_plan,
+    verify_proof,
+)
+from jaxunlearn.unlearning.exact.schedule import expected_replayed_share
+from jaxunlearn.unlearning.exact.undo import PastState, undo_steps
 from jaxunlearn.unlearning.false_stops import FalseStop, false_stop
 from jaxunlearn.unlearning.forms import Direction, Losses, Method, Objective, Sets
 from jaxunlearn.unlearning.methods import METHODS
@@ -38,10 +47,14 @@ from jaxunlearn.unlearning.stopping import (
     score_below,
     target_reached,
 )
+from jaxunlearn.unlearning.wrappers.decoders import offset_decoder
+from jaxunlearn.unlearning.wrappers.offset import whp
 
 __all__ = [
     "Cost",
     "Direction",
+    "Escalation",
+    "ExactResult",
     "FalseStop",
     "Limits",
     "Losses",
@@ -49,6 +62,7 @@ __all__ = [
     "Method",
     "Objective",
     "Outcome",
+    "PastState",
     "PathPoint",
     "Rule",
     "Sets",
@@ -56,11 +70,15 @@ __all__ = [
     "Stop",
     "Trial",
     "UnlearningPath",
+    "Verdict",
     "all_of",
     "any_of",
     "ascent_direction",
     "calibrate",
     "changed_leaves",
+    "escalate",
+    "exact_replay",
+    "expected_replayed_share",
     "explain",
     "exposure_limit",
     "exposures",
@@ -74,9 +92,14 @@ __all__ = [
     "iterative_unlearning",
     "membership_at_chance",
     "no_progress",
+    "offset_decoder",
     "recorded_then_fresh",
+    "replay_plan",
     "retain_limit",
     "score_below",
     "target_reached",
+    "undo_steps",
     "unlearn",
+    "verify_proof",
+    "whp",
 ]

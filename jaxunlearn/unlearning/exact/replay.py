@@ -48,11 +48,35 @@ class ExactResult(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Which steps a replay takes."""
+    """Which steps a replay takes, known before the first of them."""
 
     first_use: int
-    checkpoint: int  # steps done where it begins
+    checkpoint: int  # steps done where it begins, which are saved
     steps: int  # of the whole run
+
+    @property
+    def replayed(self) -> int:
+        """How many steps are taken again."""
+        return self.steps - self.checkpoint
+
+    @property
+    def share(self) -> float:
+        """The steps taken again as a share of the run's, the price beside training."""
+        return self.replayed / self.steps
+
+    def __str__(self) -> str:
+        """Say it in words, for who waits.
+
+        >>> str(Plan(first_use=57, checkpoint=50, steps=120)).split(":")[0]
+        "70 of the run's 120 steps are taken again (58 %) and 50 saved"
+        """
+        where = f"stands after step {self.checkpoint}" if self.checkpoint else "is none"
+        return (
+            f"{self.replayed} of the run's {self.steps} steps are taken again "
+            f"({100 * self.share:.0f} %) and {self.checkpoint} saved: the forgotten "
+            f"are first used in step {self.first_use + 1}, and the checkpoint before "
+            f"{where}"
+        )
 
 
 def exact_replay(
@@ -111,7 +135,7 @@ def exact_replay(
         run.recipe,
         directory=directory,
         omit=frozenset(forget),
-        state=state_at(run, start, plan),
+        state=state_at(run, start, plan.checkpoint) if plan.checkpoint else None,
         on_step=on_step,
     )
     proof = dataclasses.replace(told, params_sha256=params_hash(trained.params))
@@ -123,7 +147,18 @@ def exact_replay(
 def replay_plan(
     run: Run, forget: Collection[int], *, checkpoint: int | None = None
 ) -> Plan:
-    """Return from where a replay goes; see :func:`exact_replay`."""
+    """Return which steps :func:`exact_replay` takes, before any of them is taken.
+
+    Args:
+      run: An open run.
+      forget: Positions in its data of what is to be forgotten, at least one.
+      checkpoint: As for :func:`exact_replay`.
+
+    Raises:
+      ValueError: As by :func:`exact_replay`, where it does not depend on the work.
+
+    Cost: one sort of the data's numbers; no file is read.
+    """
     size = len(run.data.examples)
     first = first_use(run.recipe, size, forget)
     total = run.recipe.epochs * steps_per_epoch(run.recipe, size)
@@ -139,12 +174,13 @@ def replay_plan(
     return Plan(first, max(before) if checkpoint is None else checkpoint, total)
 
 
-def state_at(run: Run, start: Params, plan: Plan) -> TrainingState | None:
-    """Return the state that a replay begins with; None is that of the start."""
-    if plan.checkpoint == 0:
-        return None
-    like = initial_state(start, optimizer(run.recipe, plan.steps))
-    return checkpoints.restore(run.directory / "checkpoints", plan.checkpoint, like)
+def state_at(run: Run, start: Params, step: int) -> TrainingState:
+    """Return the state of a run after ``step`` steps: its start's, or a checkpoint."""
+    total = run.recipe.epochs * steps_per_epoch(run.recipe, len(run.data.examples))
+    state = initial_state(start, optimizer(run.recipe, total))
+    if step == 0:
+        return state
+    return checkpoints.restore(run.directory / "checkpoints", step, state)
 
 
 def proof_without_result(run: Run, forget: Collection[int], plan: Plan) -> Proof:
@@ -160,7 +196,7 @@ def proof_without_result(run: Run, forget: Collection[int], plan: Plan) -> Proof
         first_use=plan.first_use,
         checkpoint=plan.checkpoint,
         steps=plan.steps,
-        steps_replayed=plan.steps - plan.checkpoint,
+        steps_replayed=plan.replayed,
         steps_saved=plan.checkpoint,
         run={
             "data_sha256": told.data_sha256,

@@ -36,6 +36,18 @@ def first_use(recipe: Recipe, n: int, forget: Collection[int]) -> int:
     return int(places[0]) // recipe.batch_size
 
 
+def unused_examples(recipe: Recipe, n: int, steps: int) -> list[int]:
+    """Return the examples that the first ``steps`` steps of a run do not use.
+
+    Args:
+      recipe: The run's recipe.
+      n: Examples of the run.
+      steps: Steps done; after an epoch every example was used.
+    """
+    order = epoch_order(recipe.seed, 0, n)
+    return sorted(int(i) for i in order[steps * recipe.batch_size :])
+
+
 def expected_replayed_share(
     recipe: Recipe, n: int, forgotten: int, *, keep_every: int | None = None
 ) -> float:

@@ -127,6 +127,9 @@ def test_a_replay_is_the_run_that_never_used_them(run, same_bits, forget):
 
 def test_where_it_begins_changes_nothing_but_the_price(run, same_bits):
     ends = [exact_replay(run, LATE, checkpoint=step) for step in (0, 1, 2)]
+    plans = [replay_plan(run, LATE, checkpoint=step) for step in (0, 1, 2)]
+    assert [p.replayed for p in plans] == [6, 5, 4]
+    assert [p.share for p in plans] == [1, 5 / 6, 4 / 6]
     assert [e.proof.steps_replayed for e in ends] == [6, 5, 4]
     assert [e.proof.steps_saved for e in ends] == [0, 1, 2]
     assert all(same_bits(e.params, ends[0].params) for e in ends)

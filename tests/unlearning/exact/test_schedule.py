@@ -5,7 +5,11 @@ import pytest
 
 from jaxunlearn.data import step_indices
 from jaxunlearn.training import Recipe
-from jaxunlearn.unlearning.exact.schedule import expected_replayed_share, first_use
+from jaxunlearn.unlearning.exact.schedule import (
+    expected_replayed_share,
+    first_use,
+    unused_examples,
+)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 20])
@@ -18,6 +22,15 @@ def test_first_use_is_the_first_batch_that_holds_one(batch_size):
             if forget & set(step_indices(6, step, n=11, batch_size=batch_size).tolist())
         )
         assert first_use(recipe, 11, forget) == slow
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3, 4, 7])
+def test_what_no_step_used_is_unused(steps):
+    recipe = Recipe(epochs=2, batch_size=3, seed=6)
+    used = set()
+    for step in range(steps):
+        used |= set(step_indices(6, step, n=11, batch_size=3).tolist())
+    assert unused_examples(recipe, 11, steps) == sorted(set(range(11)) - used)
 
 
 @pytest.mark.parametrize("forgotten", [1, 2, 5, 8])
