@@ -49,7 +49,8 @@ class Task(Protocol):
     attribute, and what needs it says so before any work.
 
     A task may also have ``stacked``: the names of the folders whose leaves are stacked
-    over layers (:func:`jaxunlearn.tree.select`).
+    over layers (:func:`jaxunlearn.tree.select`); and ``labels``: the name under which a
+    batch holds what ``targets`` reads, where it is not ``labels``.
     """
 
     def __call__(

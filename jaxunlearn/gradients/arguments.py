@@ -90,6 +90,12 @@ def task_function(loss: PerExampleLoss, name: str) -> Callable:
     )
 
 
+def label_field(loss: PerExampleLoss) -> str:
+    """Return where in a batch the labels are: a task may say it by its ``labels``."""
+    fields = (getattr(owner, "labels", None) for owner in owners(loss))
+    return next((field for field in fields if isinstance(field, str)), "labels")
+
+
 def stacked_folders(loss: PerExampleLoss, params: Params) -> tuple[str, ...]:
     """Return which folders of parameters are stacked over layers.
 

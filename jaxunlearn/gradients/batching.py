@@ -181,9 +181,21 @@ compiled_rows = jax.jit(rows_in_batch, static_argnums=2)
 
 
 def with_weight(batch: Batch) -> dict:
-    """Return the batch with its weights, 1 by default."""
-    weight = batch.get("weight", jnp.ones(example_count(batch)))
-    return {**batch, "weight": jnp.asarray(weight, jnp.float32)}
+    """Return the batch with its weights, see :func:`example_weights`."""
+    return {**batch, "weight": example_weights(batch)}
+
+
+def example_weights(batch: Batch) -> jax.Array:
+    """Return each example's weight, float32[B].
+
+    Where the batch has none it is 1, and 0 for padding, whose ``index`` is -1.
+
+    >>> example_weights({"index": jnp.array([7, -1])}).tolist()
+    [1.0, 0.0]
+    """
+    if "weight" in batch:
+        return jnp.asarray(batch["weight"], jnp.float32)
+    return jnp.asarray(indexed(batch)["index"] >= 0, jnp.float32)
 
 
 def example_count(batch: Batch) -> int:

@@ -6,7 +6,12 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from jaxunlearn.gradients.arguments import as_argument, selection, task_function
+from jaxunlearn.gradients.arguments import (
+    as_argument,
+    label_field,
+    selection,
+    task_function,
+)
 from jaxunlearn.gradients.batching import indexed
 from jaxunlearn.gradients.curvature import Logits
 from jaxunlearn.gradients.mean_products import Fill, mean_product
@@ -104,8 +109,9 @@ def true_fisher_vp(
     gives the matrix without noise and without that factor.
 
     Args:
-      loss: Per-example loss that reads ``labels``, a negative log-likelihood (or its
-        mean over labels) of the softmax of the logits.
+      loss: Per-example loss that reads ``labels``, or what a task's own ``labels``
+        names: a negative log-likelihood (or its mean over labels) of the softmax of the
+        logits.
       params: The point; differentiated as its float32 copy.
       batch_or_batches: As in :func:`fisher_vp`. Without ``index`` the examples of one
         batch count from 0; several batches need it.
@@ -162,7 +168,7 @@ def true_fisher_product(
     z = logits(fill(params), part)
 
     def add_draw(total: Params, key: jax.Array) -> tuple[Params, None]:
-        labelled = sampled_labels(z, part, key=key)
+        labelled = sampled_labels(z, part, key=key, labels=label_field(loss))
         drawn = fisher_product(loss, params, vector, fill, labelled)
         return jax.tree.map(jnp.add, total, drawn), None
 
@@ -172,7 +178,9 @@ def true_fisher_product(
 
 
 @pinned
-def sampled_labels(logits: jax.Array, batch: Batch, *, key: jax.Array) -> Batch:
+def sampled_labels(
+    logits: jax.Array, batch: Batch, *, key: jax.Array, labels: str = "labels"
+) -> Batch:
     """Return the batch with labels drawn from the model: ``y ~ softmax(logits)``.
 
     With them :func:`~jaxunlearn.gradients.fisher_diagonal` and :func:`fisher_vp` give
@@ -181,34 +189,40 @@ def sampled_labels(logits: jax.Array, batch: Batch, *, key: jax.Array) -> Batch:
     travels in.
 
     Args:
-      logits: float32[B,T,V] of a language model, whose ``labels`` [B,T] are not
-        shifted (those at t + 1 are drawn from the logits at t, -100 stays); or
-        float32[B,V] of a classifier with ``labels`` [B].
-      batch: The batch with ``labels``; without ``index`` its examples count from 0.
+      logits: float32[B,T,V] of a language model, whose labels [B,T] are not shifted
+        (those at t + 1 are drawn from the logits at t, -100 stays); or float32[B,V] of
+        a classifier with labels [B].
+      batch: The batch with its labels; without ``index`` its examples count from 0.
       key: Draws the labels.
+      labels: Where in the batch the labels are.
 
     Raises:
-      ValueError: The shapes are neither of the two.
+      ValueError: There are no labels, or the shapes are neither of the two.
 
     >>> logits = jnp.array([[0.0, 50.0], [50.0, 0.0]])
     >>> batch = {"labels": jnp.array([0, 0])}
     >>> sampled_labels(logits, batch, key=jax.random.key(0))["labels"].tolist()
     [1, 0]
     """
-    labels = jnp.asarray(batch["labels"])
-    if labels.ndim not in (1, 2) or labels.shape != logits.shape[:-1]:
+    if labels not in batch:
         raise ValueError(
-            f"labels of shape {labels.shape} do not go with logits of shape "
+            f"labels={labels!r} is not in the batch, which has {', '.join(batch)}: "
+            f"take a task that says by its labels where they are"
+        )
+    given = jnp.asarray(batch[labels])
+    if given.ndim not in (1, 2) or given.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"{labels} of shape {given.shape} do not go with logits of shape "
             f"{logits.shape}: needed are [B,T] and [B,T,V], or [B] and [B,V]"
         )
-    index = jnp.asarray(batch.get("index", jnp.arange(labels.shape[0])))
+    index = jnp.asarray(batch.get("index", jnp.arange(given.shape[0])))
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
     draw: Callable = jax.vmap(jax.random.categorical)
-    if labels.ndim == 1:
+    if given.ndim == 1:
         drawn = draw(keys, logits)
     else:
         # The first token has no logits before it; its label carries no loss.
         drawn = jnp.pad(draw(keys, logits[:, :-1]), ((0, 0), (1, 0)))
-        drawn = drawn.at[:, 0].set(labels[:, 0])
-    drawn = jnp.where(labels == IGNORED_LABEL, labels, drawn.astype(labels.dtype))
-    return {**batch, "labels": jax.lax.stop_gradient(drawn)}
+        drawn = drawn.at[:, 0].set(given[:, 0])
+    drawn = jnp.where(given == IGNORED_LABEL, given, drawn.astype(given.dtype))
+    return {**batch, labels: jax.lax.stop_gradient(drawn)}

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxunlearn import tree
 from jaxunlearn.gradients.arguments import selection, stacked_folders
-from jaxunlearn.gradients.batching import example_count
+from jaxunlearn.gradients.batching import example_count, example_weights
 from jaxunlearn.gradients.curvature import gauss_newton_vp, hvp
 from jaxunlearn.gradients.fisher import fisher_vp
 from jaxunlearn.gradients.hutchinson import hutchinson_trace
@@ -124,7 +124,7 @@ def in_batches(
     for batch in batches:
         arrays = {k: np.asarray(v) for k, v in batch.items()}
         size = example_count(batch)
-        weight = arrays.get("weight", np.ones(size)).astype(np.float32)
+        weight = np.asarray(example_weights(batch))
         own = arrays["index"] >= 0 if "index" in arrays else weight > 0
         step = size if batch_size is None else min(batch_size, size)
         if step < 1:

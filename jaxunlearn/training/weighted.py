@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxunlearn import tree
+from jaxunlearn.gradients.batching import example_weights
 from jaxunlearn.gradients.mean_products import twice_differentiable
 from jaxunlearn.types import Batch, Params, PerExampleLoss
 
@@ -83,8 +84,7 @@ def check_differentiable(
 
 def mean_shares(batch: Batch) -> jax.Array:
     """Return the share c_i of each example in the batch's mean loss, float32[B]."""
-    size = jax.tree.leaves(batch)[0].shape[0]
-    weight = jnp.asarray(batch.get("weight", jnp.ones(size)), jnp.float32)
+    weight = example_weights(batch)
     return weight / jnp.maximum(weight.sum(), 1.0)
 
 

@@ -17,7 +17,6 @@ from jaxunlearn.training.recipe import (
 )
 from jaxunlearn.training.weighted import mean_shares
 from jaxunlearn.types import Batch, Params, PerExampleLoss
-from jaxunlearn.unlearning.measuring import with_weight
 
 
 def fine_tune(
@@ -52,14 +51,13 @@ def fine_tune(
     """
     if len(batches) == 0:
         raise ValueError("batches is empty: give at least one batch")
-    batches = [with_weight(batch) for batch in batches]
     total = recipe.epochs * len(batches)
     state = initial_state(params, optimizer(recipe, total))
     step, argument = compiled_step(recipe, total), as_argument(loss)
     mask, done = selection(loss, params, layers), 0
     for _ in range(recipe.epochs):
         for batch in batches:
-            state = step(argument, state, batch, mask)
+            state = step(argument, state, dict(batch), mask)
             done += 1
             if on_step is not None:
                 on_step(done)

@@ -1,11 +1,7 @@
 """Losses of the sets of an unlearning request, as functions of parameters."""
 
 from collections.abc import Iterable
-from typing import Any
 
-import numpy as np
-
-from jaxunlearn.gradients.batching import real_rows
 from jaxunlearn.training.losses import example_losses, mean_gradient_of, mean_loss_of
 from jaxunlearn.types import Batch, Params, PerExampleLoss
 from jaxunlearn.unlearning.forms import Losses, Measure, Sets
@@ -32,10 +28,3 @@ def losses_of_sets(task: PerExampleLoss, sets: Sets) -> Losses:
 def zero(_params: Params) -> float:
     """Return 0."""
     return 0.0
-
-
-def with_weight(batch: Batch) -> dict[str, Any]:
-    """Return the batch with its weights: 1, and 0 for padding, where it has none."""
-    if "weight" in batch:
-        return dict(batch)
-    return {**batch, "weight": real_rows(batch).astype(np.float32)}

@@ -38,6 +38,14 @@ def test_no_weights_means_equal_weights(batch, batch_size):
 
 
 @pytest.mark.parametrize("batch_size", [None, 3])
+def test_padding_without_a_weight_does_not_count(batch, batch_size):
+    index = np.int32([5, -1, 0, 3, -1, -1, 9])
+    rows = {"x": batch["x"], "index": index}
+    found = weighted_mean(weighted_sum, rows, batch_size=batch_size)["x"]
+    np.testing.assert_allclose(found, batch["x"][index >= 0].mean(axis=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [None, 3])
 def test_nothing_but_padding_gives_zeros(batch, batch_size):
     padding = batch | {"weight": np.zeros(SIZE, np.float32)}
     found = weighted_mean(weighted_sum, padding, batch_size=batch_size)["x"]

@@ -1,5 +1,6 @@
 """What every task obeys; a new kind of task is one more row in ``TASKS``."""
 
+import functools
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxunlearn.gradients import el2n, fit_kfac, gauss_newton_vp, true_fisher_vp
 from jaxunlearn.models import GPT2, GPT2Config
 from jaxunlearn.randomness import random_key
 from jaxunlearn.tasks import classification_task, language_task
@@ -224,6 +226,37 @@ def test_a_task_made_again_compiles_nothing():
         one, other = (jax.tree.structure(make().task) for _ in range(2))
         assert one == other
         assert hash(one) == hash(other)
+
+
+def test_no_curvature_depends_on_where_the_labels_lie():
+    one, other = tables(), tables()
+    batch = {"inputs": one.batch["x"], "labels": one.batch["y"]}
+    other = other._replace(task=classification_task(linear), batch=batch)
+    key, vector = random_key(2), np.ones_like(one.params)
+    functions = {
+        "gauss_newton_vp": functools.partial(gauss_newton_vp, vector=vector),
+        "true_fisher_vp": functools.partial(true_fisher_vp, vector=vector, key=key),
+        "fit_kfac": functools.partial(fit_kfac, fisher="true", key=key),
+        "el2n": el2n,
+    }
+    for name, function in functions.items():
+        found, expected = (
+            jax.tree.leaves(function(case.task, case.params, case.batch))
+            for case in (one, other)
+        )
+        assert found
+        assert all(map(np.array_equal, found, expected)), name
+    wrapped = OffsetTask(one.task, one.params, 0.5)
+    function = functions["true_fisher_vp"]
+    found = function(wrapped, one.params, one.batch)
+    assert np.array_equal(found, function(other.task, one.params, other.batch))
+
+
+def test_labels_that_are_not_where_a_task_says_are_refused():
+    case = tables()
+    unlike = classification_task(linear, inputs="x", labels="labels")
+    with pytest.raises(ValueError, match="labels='labels' is not in the batch.* x, y"):
+        true_fisher_vp(unlike, case.params, case.batch, case.params, key=random_key(0))
 
 
 def test_misuse_is_refused():

@@ -18,7 +18,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from jaxunlearn.gradients.accumulation import accumulate
-from jaxunlearn.gradients.arguments import task_function
+from jaxunlearn.gradients.arguments import label_field, task_function
 from jaxunlearn.gradients.batching import (
     chunks_of,
     example_count,
@@ -140,7 +140,9 @@ def sums_of_part(stage: Stage, given: Given, batch: Batch) -> dict[str, Any]:
         logits = fit.logits
         if logits is None:
             logits = task_function(fit.loss, "outputs")
-        batch = sampled_labels(logits(params, batch), batch, key=key)
+        batch = sampled_labels(
+            logits(params, batch), batch, key=key, labels=label_field(fit.loss)
+        )
     extra = {leaf: {} for matrix in matrices for leaf in matrix.leaves}
     for matrix in matrices:
         # Keys, not values, say what to do: they are known when the pass is traced.

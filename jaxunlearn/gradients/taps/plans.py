@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxunlearn import tree
 from jaxunlearn.gradients.arguments import masks
-from jaxunlearn.gradients.batching import example_count
+from jaxunlearn.gradients.batching import example_weights
 from jaxunlearn.gradients.taps.eligibility import Site, Survey, survey
 from jaxunlearn.gradients.taps.heads import HeadProducts
 from jaxunlearn.gradients.taps.outer_products import (
@@ -77,7 +77,7 @@ def prepare(
 ) -> Prepared:
     """Survey the loss."""
     batch = jax.tree.map(jnp.asarray, dict(batch))
-    weight = batch.get("weight", jnp.ones(example_count(batch)))
+    weight = example_weights(batch)
     leaves = dict(tree.named_leaves(params))
     chosen = masks(loss, params, layers)
     wanted = [name for name in leaves if chosen[name].any()]

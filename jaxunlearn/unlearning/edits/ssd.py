@@ -10,9 +10,9 @@ import numpy as np
 
 from jaxunlearn import tree
 from jaxunlearn.gradients import fisher_diagonal
+from jaxunlearn.gradients.batching import with_weight
 from jaxunlearn.types import Params, PerExampleLoss
 from jaxunlearn.unlearning.forms import Sets
-from jaxunlearn.unlearning.measuring import with_weight
 
 
 def dampen_synapses(

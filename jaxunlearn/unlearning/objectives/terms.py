@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxunlearn.gradients.batching import example_weights
 from jaxunlearn.types import IGNORED_LABEL, Batch, Params
 from jaxunlearn.unlearning.forms import Objective, Sets
 
@@ -71,31 +72,23 @@ def kl_divergence(reference: jax.Array, logits: jax.Array) -> jax.Array:
 
 def none(task: Any) -> Term:
     """Return a term that is 0."""
-    return Term(lambda params, start, batch: jnp.zeros(len(weights(batch))))
+    return Term(lambda params, start, batch: jnp.zeros(len(example_weights(batch))))
 
 
 RETAIN_TERMS = {"nll": nll, "kl": kl, "none": none}
 
 
-def weights(batch: Batch) -> jax.Array:
-    """Return the weight of each example, float32[B]; 0 for padding."""
-    if "weight" in batch:
-        return jnp.asarray(batch["weight"], jnp.float32)
-    size = len(jax.tree.leaves(dict(batch))[0])
-    return jnp.asarray(batch.get("index", jnp.zeros(size)) >= 0, jnp.float32)
-
-
 def target_counts(task: Any, batch: Batch) -> jax.Array:
     """Return how many targets each example has, float32[B]; 1 where a task has none."""
     if not hasattr(task, "targets"):
-        return jnp.ones_like(weights(batch))
+        return jnp.ones_like(example_weights(batch))
     used = task.targets(batch) != IGNORED_LABEL
     return jnp.sum(used, tuple(range(1, used.ndim))).astype(jnp.float32)
 
 
 def batch_mean(task: Any, term: Term, values: jax.Array, batch: Batch) -> jax.Array:
     """Return the mean of a term over a batch, float32[]."""
-    shares = weights(batch)
+    shares = example_weights(batch)
     if term.by_target:
         shares = shares * target_counts(task, batch)
     # A padding row may hold anything; 0 times an infinity would be a NaN.

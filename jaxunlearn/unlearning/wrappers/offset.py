@@ -71,6 +71,11 @@ class OffsetTask:
         """The names of the folders whose leaves are stacked over layers."""
         return self.task.stacked
 
+    @property
+    def labels(self) -> str:
+        """Where in a batch the task's labels are."""
+        return self.task.labels
+
 
 def offset_logits(base: jax.Array, reinforced: jax.Array, alpha: float) -> jax.Array:
     """Return ``z_base - alpha relu(z_reinforced - z_base)``.
