@@ -53,8 +53,9 @@ def prepare(
     config = load_config(directory)
     check_number("batch_size", batch_size, 1)
     check_max_length(max_length, [directory])
+    network = family(config).model(config)
     if layers is not None:
-        tree.select(parameter_shapes(family(config).model(config)), layers)
+        tree.select(parameter_shapes(network), layers)
     tokenizer = load_tokenizer(directory)
     check_tokenizer(tokenizer, config.vocab_size)
 
@@ -63,7 +64,7 @@ def prepare(
             records,
             tokenizer,
             batch_size=min(batch_size, len(records)),
-            max_length=max_length or config.n_positions,
+            max_length=max_length or network.positions,
         )
 
     train_records = read_records(train)

@@ -65,9 +65,9 @@ def parity(
     if not 1 <= batch_size <= MOST:
         raise ValueError(f"batch_size={batch_size}: must be at least 1, at most {MOST}")
     check_number("seed", seed, 0, 2**32 - 1)
-    if not 8 <= length <= config.n_positions:
+    if not 8 <= length <= gpt2.positions:
         raise ValueError(
-            f"length={length}: must be from 8 to n_positions={config.n_positions}"
+            f"length={length}: must be from 8 to n_positions={gpt2.positions}"
         )
     batch = random_batch(config.vocab_size, batch_size, length, seed=seed)
     direction = random_direction(parameter_shapes(gpt2), seed=seed)

@@ -83,7 +83,7 @@ def prepare(options: Options, found: Found) -> Removal:
     """
     from jaxunlearn.data import check_tokenizer, load_tokenizer
     from jaxunlearn.models import load_pretrained
-    from jaxunlearn.unlearning.origin import check_origin, shape_of
+    from jaxunlearn.unlearning.origin import check_origin
 
     run = found.run
     every = read_records(options.retain)
@@ -98,7 +98,7 @@ def prepare(options: Options, found: Found) -> Removal:
         check_unseen(unseen, found.records, found.source or [], name="--unseen")
     network, params = load_pretrained(options.model)
     if run is not None:
-        if shape_of(run.model) != shape_of(network):
+        if run.model.sizes != network.sizes:
             raise ValueError(
                 f"model={options.model} is not the model that run={options.run} "
                 f"trained (their configurations differ): pass {options.run}/model"
@@ -106,7 +106,7 @@ def prepare(options: Options, found: Found) -> Removal:
         check_origin(run, Path(options.model), params)
     words = run.tokenizer if run is not None else load_tokenizer(options.model)
     check_tokenizer(words, network.config.vocab_size)
-    length = run.max_length if run is not None else network.config.n_positions
+    length = run.max_length if run is not None else network.positions
 
     def tokens(records):
         return tokenize(records, words, max_length=length)

@@ -42,7 +42,7 @@ def train(options: Options) -> int:
     network, params, words = starting_point(
         *(options.model, options.tokenizer, records, options.dropout, options.seed)
     )
-    length = options.max_length or network.config.n_positions
+    length = options.max_length or network.positions
     for given in (held_out, followed):  # before anything is written
         if given is not None:
             tokenize(given, words, max_length=length)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from jaxunlearn.models import decoder
 from jaxunlearn.models.decoder import Places
-from jaxunlearn.models.gpt2_config import ACTIVATIONS, DROPOUT, GPT2Config
+from jaxunlearn.models.gpt2_config import ACTIVATIONS, DROPOUT, SIZES, GPT2Config
 from jaxunlearn.models.noise import dropout
 from jaxunlearn.models.tying import output_head
 from jaxunlearn.randomness import pinned
@@ -147,6 +147,11 @@ class GPT2:
         return self.config.n_positions
 
     @property
+    def sizes(self) -> tuple[int | None, ...]:
+        """What models have alike of which one takes the parameters of another."""
+        return tuple(getattr(self.config, name) for name in SIZES)
+
+    @property
     def cached(self) -> tuple[int, int]:
         """The heads of the cache and their width, (H, K)."""
         return self.config.n_head, self.config.n_embd // self.config.n_head
@@ -201,6 +206,10 @@ class GPT2:
             {"params": params["ln_f"]}, states_BTD
         )
         return normed
+
+    def down_projection(self, params: Params) -> jax.Array:
+        """Return what each unit of the blocks' MLPs writes to the states, [N,F,D]."""
+        return params["h"]["mlp"]["c_proj"]["kernel"]
 
     def head(self, params: Params) -> jax.Array:
         """Return the output head [V,D]: the token embedding, unless untied."""

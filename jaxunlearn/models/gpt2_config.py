@@ -20,6 +20,9 @@ ACTIVATIONS = {
 DROPOUT = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
 """The fields that hold dropout rates."""
 
+SIZES = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner")
+"""The fields that say which parameters a model may have."""
+
 MOST, MOST_LAYERS = 2**31 - 1, 10_000
 """The largest size, which an int32 indexes, and the most layers, which have names."""
 LARGEST = float(jnp.finfo(jnp.float32).max)

@@ -1,6 +1,5 @@
 """Which run a model is of, and which models were unlearned from it."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,6 @@ from jaxunlearn.training.runs import check_model
 
 RESULT = "unlearning.json"
 """The file of an unlearned model's folder that says how it came about."""
-
-
-def shape_of(model: Any) -> tuple:
-    """Return the part of a configuration that decides the parameters' shapes."""
-    config = dataclasses.asdict(model.config)
-    names = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner")
-    return tuple(config[name] for name in names)
 
 
 def run_hash(run: Any) -> str:

@@ -160,7 +160,7 @@ def prepare(
     loaded = [shortly_named(load_model(one)) for one in given]
     for one in loaded:
         check_tokenizer(tokenizer, one.model.config.vocab_size)
-    length = max_length or min(one.model.config.n_positions for one in loaded)
+    length = max_length or min(one.model.positions for one in loaded)
     return Inputs(
         loaded[0],
         loaded[1 : 1 + len(reference)],

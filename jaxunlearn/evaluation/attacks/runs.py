@@ -193,7 +193,7 @@ def sample(inputs: Inputs, settings: Settings, one: NamedModel) -> list[Recovere
         len(e.input_ids) - size
         for e, size in zip(inputs.forget.examples, sizes, strict=True)
     )
-    room = one.model.config.n_positions - longest
+    room = one.model.positions - longest
     how: dict[str, Any] = {
         "max_new_tokens": max(2, min(max(sizes), room)),
         "batch_size": settings.batch_size,

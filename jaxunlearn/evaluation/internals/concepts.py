@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn.models.tying import output_head
+from jaxunlearn.models.gpt2 import GPT2
 from jaxunlearn.types import Params
 
 TOP_TOKENS = 200
@@ -41,6 +41,7 @@ class ConceptChange(NamedTuple):
 
 
 def concept_change(
+    model: GPT2,
     before: Params,
     after: Params,
     *,
@@ -54,6 +55,7 @@ def concept_change(
     k greatest entries of ``E v`` and ``E' v'``, with E each model's own head.
 
     Args:
+      model: The family, which says where its MLPs' output weights lie.
       before: Parameters before unlearning.
       after: Parameters after.
       layer: Block, counted from 0.
@@ -70,7 +72,7 @@ def concept_change(
     their column is our row, see :func:`concept_vector`.
     """
     v, w = (
-        concept_vector(params, layer=layer, dimension=dimension)
+        concept_vector(model, params, layer=layer, dimension=dimension)
         for params in (before, after)
     )
     if v.shape != w.shape:
@@ -78,7 +80,8 @@ def concept_change(
             f"vectors of width {len(v)} and {len(w)}: the models differ in shape"
         )
     top, others = (
-        top_tokens(p, vector, tokens=tokens) for p, vector in ((before, v), (after, w))
+        top_tokens(model, p, vector, tokens=tokens)
+        for p, vector in ((before, v), (after, w))
     )
     lengths = float(jnp.linalg.norm(v) * jnp.linalg.norm(w))
     either = len(np.union1d(top, others))
@@ -92,17 +95,18 @@ def concept_change(
     )
 
 
-def concept_vector(params: Params, *, layer: int, dimension: int) -> jax.Array:
-    """Return row ``dimension`` of a block's ``mlp/c_proj/kernel``, float32[D].
+def concept_vector(
+    model: GPT2, params: Params, *, layer: int, dimension: int
+) -> jax.Array:
+    """Return the output weights of unit ``dimension`` of a block's MLP, float32[D].
 
-    Kernels here are (in, out), stacked over blocks: [N,F,D]. The axis of the F units is
-    the first of a block's kernel, so a unit's output weights are a row; in torch's
-    ``down_proj.weight`` [D,F] they are a column.
+    It is a row of the block's kernel [F,D] (GPT-2's ``mlp/c_proj/kernel``); in torch's
+    ``down_proj.weight`` [D,F] it is a column.
 
     Raises:
       ValueError: There is no such block or unit.
     """
-    kernel = params["h"]["mlp"]["c_proj"]["kernel"]
+    kernel = model.down_projection(params)
     for name, value, size in zip(
         ("layer", "dimension"), (layer, dimension), kernel.shape, strict=False
     ):
@@ -112,21 +116,22 @@ def concept_vector(params: Params, *, layer: int, dimension: int) -> jax.Array:
 
 
 def top_tokens(
-    params: Params, vector: jax.Array, *, tokens: int = TOP_TOKENS
+    model: GPT2, params: Params, vector: jax.Array, *, tokens: int = TOP_TOKENS
 ) -> np.ndarray:
     """Return the ids of the greatest entries of ``E v``, the greatest first, int32[k].
 
     Of equal entries the smaller ids are taken; a vector of zeros raises none.
 
     Args:
-      params: Parameters, for their output head E [V,D].
+      model: The family, which says where the output head E [V,D] lies.
+      params: Parameters.
       vector: v, float[D]; the last normalisation is not applied to it.
       tokens: k, 1 to V.
 
     Raises:
       ValueError: k is out of range.
     """
-    head = output_head(params)
+    head = model.head(params)
     if not 1 <= tokens <= len(head):
         raise ValueError(f"tokens={tokens}: 1 to {len(head)}, the vocabulary")
     if not jnp.any(vector):

@@ -91,7 +91,7 @@ def prepare(
     check_max_length(settings["max_length"], directories_of(given))
     tokenizer = shared_tokenizer(named, tokenizer)
     first = load_model(models[0])
-    positions = first.model.config.n_positions
+    positions = first.model.positions
     run, forget = retraining.run, []
     if run is not None:
         run = open_run(run) if isinstance(run, str | Path) else run

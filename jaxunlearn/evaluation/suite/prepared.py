@@ -188,11 +188,11 @@ def greedy_answers(
 ) -> list[str]:
     """Return greedy answers as long as asked for, or as the model has room for."""
     longest = max(len(ids) for ids in tokenizer(list(prompts))["input_ids"])
-    room = model.config.n_positions - longest
+    room = model.positions - longest
     if room < SHORTEST_ANSWER:
         raise ValueError(
             f"the longest prompt has {longest} tokens of n_positions="
-            f"{model.config.n_positions}: too little room for an answer; leave it out"
+            f"{model.positions}: too little room for an answer; leave it out"
         )
     return answers(
         model,

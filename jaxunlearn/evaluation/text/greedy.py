@@ -101,7 +101,7 @@ def answer_ids(
     """
     if len(prompts) == 0:
         raise ValueError("prompts is empty: there is nothing to answer")
-    limit = model.config.n_positions - max_new_tokens
+    limit = model.positions - max_new_tokens
     for number, prompt in enumerate(prompts):
         if not 0 < len(prompt) <= limit:
             raise ValueError(

@@ -225,11 +225,11 @@ def extraction_likelihoods(
             )
         places.extend((i, m) for m in lengths)
     longest = max(len(texts[i]) - m for i, m in places)
-    room = model.config.n_positions - longest
+    room = model.positions - longest
     if max(m for _, m in places) > room:
         raise ValueError(
             f"a prefix of {max(m for _, m in places)} tokens and a continuation of "
-            f"{longest} exceed n_positions={model.config.n_positions} together: name "
+            f"{longest} exceed n_positions={model.positions} together: name "
             f"prefixes= that are nearer in length, or cut the texts"
         )
     continued = answer_ids(

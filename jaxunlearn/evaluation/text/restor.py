@@ -217,7 +217,7 @@ def object_losses(
     batch_size: int,
 ) -> np.ndarray:
     """Return the mean token loss of each object behind its prompt, float64[n]."""
-    length = model.config.n_positions
+    length = model.positions
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TruncationWarning)  # an error here
         data = tokenize(

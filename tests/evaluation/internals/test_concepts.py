@@ -13,6 +13,7 @@ from jaxunlearn.evaluation.internals.concepts import (
 from jaxunlearn.models import GPT2, GPT2Config
 
 TINY = GPT2Config(vocab_size=97, n_positions=8, n_embd=16, n_layer=2, n_head=2)
+MODEL = GPT2(TINY)
 CHOSEN = dict(layer=1, dimension=37)
 
 
@@ -44,12 +45,11 @@ def test_the_vector_is_what_the_unit_writes_into_the_residual_stream(before):
 
     batch = {"input_ids": np.arange(6)[None]}
     direction = np.random.default_rng(1).standard_normal(16).astype(np.float32)
-    vector = concept_vector(before, **CHOSEN)
+    vector = concept_vector(MODEL, before, **CHOSEN)
     assert vector.shape == (16,)
     raised = with_vector(before, vector + direction, **CHOSEN)
-    model = GPT2(TINY)
     moved = np.asarray(
-        layer_states(model, raised, batch) - layer_states(model, before, batch)
+        layer_states(MODEL, raised, batch) - layer_states(MODEL, before, batch)
     )
     np.testing.assert_array_equal(moved[:2], 0)
     activation = moved[2, 0] @ direction / (direction @ direction)
@@ -60,7 +60,7 @@ def test_the_vector_is_what_the_unit_writes_into_the_residual_stream(before):
 
 
 def test_nothing_changed(before):
-    found = concept_change(before, before, **CHOSEN, tokens=20)
+    found = concept_change(MODEL, before, before, **CHOSEN, tokens=20)
     assert found.cosine == pytest.approx(1)
     assert found.distance == 0.0
     assert found.jaccard == 1.0
@@ -69,7 +69,7 @@ def test_nothing_changed(before):
 
 def test_the_three_numbers_by_hand(before):
     after = draw(1)
-    found = concept_change(before, after, **CHOSEN, tokens=20)
+    found = concept_change(MODEL, before, after, **CHOSEN, tokens=20)
     v, w = (
         np.float64(p["h"]["mlp"]["c_proj"]["kernel"])[1, 37] for p in (before, after)
     )
@@ -85,32 +85,32 @@ def test_the_three_numbers_by_hand(before):
     np.testing.assert_array_equal(found.top_after, tops[1])
     a, b = set(tops[0].tolist()), set(tops[1].tolist())
     assert found.jaccard == pytest.approx(len(a & b) / len(a | b))
-    back = concept_change(after, before, **CHOSEN, tokens=20)
+    back = concept_change(MODEL, after, before, **CHOSEN, tokens=20)
     assert back[:3] == pytest.approx(found[:3])
-    everything = concept_change(before, after, **CHOSEN, tokens=97)
+    everything = concept_change(MODEL, before, after, **CHOSEN, tokens=97)
     assert everything.jaccard == 1.0
 
 
 def test_length_alone_does_not_change_what_is_raised(before):
-    longer = with_vector(before, 3 * concept_vector(before, **CHOSEN), **CHOSEN)
-    found = concept_change(before, longer, **CHOSEN, tokens=20)
+    longer = with_vector(before, 3 * concept_vector(MODEL, before, **CHOSEN), **CHOSEN)
+    found = concept_change(MODEL, before, longer, **CHOSEN, tokens=20)
     assert found.cosine == pytest.approx(1)
     assert found.jaccard == 1.0
     assert found.distance > 0
-    turned = with_vector(before, -concept_vector(before, **CHOSEN), **CHOSEN)
-    opposite = concept_change(before, turned, **CHOSEN, tokens=20)
+    turned = with_vector(before, -concept_vector(MODEL, before, **CHOSEN), **CHOSEN)
+    opposite = concept_change(MODEL, before, turned, **CHOSEN, tokens=20)
     assert opposite.cosine == pytest.approx(-1)
     assert opposite.jaccard == 0.0
 
 
 def test_an_erased_vector_raises_nothing(before):
     erased = with_vector(before, jnp.zeros(16), **CHOSEN)
-    found = concept_change(before, erased, **CHOSEN, tokens=20)
-    length = float(jnp.linalg.norm(concept_vector(before, **CHOSEN)))
+    found = concept_change(MODEL, before, erased, **CHOSEN, tokens=20)
+    length = float(jnp.linalg.norm(concept_vector(MODEL, before, **CHOSEN)))
     assert (found.cosine, found.jaccard) == (0.0, 0.0)
     assert found.distance == pytest.approx(length)
     assert len(found.top_after) == 0
-    assert concept_change(erased, erased, **CHOSEN, tokens=20).jaccard == 1.0
+    assert concept_change(MODEL, erased, erased, **CHOSEN, tokens=20).jaccard == 1.0
 
 
 def test_misuse(before):
@@ -120,11 +120,11 @@ def test_misuse(before):
         (0, 64, "dimension=64: 0 to 63"),
     ]:
         with pytest.raises(ValueError, match=message):
-            concept_vector(before, layer=layer, dimension=dimension)
-    vector = concept_vector(before, **CHOSEN)
+            concept_vector(MODEL, before, layer=layer, dimension=dimension)
+    vector = concept_vector(MODEL, before, **CHOSEN)
     for tokens in (0, 98):
         with pytest.raises(ValueError, match=f"tokens={tokens}: 1 to 97"):
-            top_tokens(before, vector, tokens=tokens)
+            top_tokens(MODEL, before, vector, tokens=tokens)
     wider = draw(2, dataclasses.replace(TINY, n_embd=18))
     with pytest.raises(ValueError, match="vectors of width 16 and 18"):
-        concept_change(before, wider, **CHOSEN, tokens=20)
+        concept_change(MODEL, before, wider, **CHOSEN, tokens=20)
