@@ -120,6 +120,15 @@ def texts(tree):
                 yield node.value
 
 
+def test_no_helper_hides_behind_an_underscore():
+    for name in library():
+        for node in parsed(name).body:
+            targets = getattr(node, "targets", [getattr(node, "target", node)])
+            words = [getattr(x, "name", getattr(x, "id", "")) for x in targets]
+            hidden = [w for w in words if w[:1] == "_" and w[:2] != "__" and w != "_"]
+            assert not hidden, (name, hidden)
+
+
 def test_a_file_holds_one_idea():
     names = [*library(), *(x for x in tracked("*.py") if x.startswith("experiments/"))]
     lengths = {name: (ROOT / name).read_text().count("\n") for name in names}

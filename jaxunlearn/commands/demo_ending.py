@@ -8,15 +8,15 @@ from jaxunlearn.commands.console import console
 from jaxunlearn.files import write_text
 from jaxunlearn.report import console_table, loss_rows, verdict
 
-_MODELS = (
+MODELS = (
     '--model "$D"/models/unlearned --reference "$D"/models/retrained '
     '--original "$D"/models/trained --forget "$D"/records/forget.json '
     '--holdout "$D"/records/unseen.json'
 )
 MEASURING = (
-    f'jaxunlearn evaluate {_MODELS} --retain "$D"/records/retain.json '
+    f'jaxunlearn evaluate {MODELS} --retain "$D"/records/retain.json '
     '--out "$D"/evaluation/scores.json',
-    f'jaxunlearn attack {_MODELS} --out "$D"/evaluation/attack.json',
+    f'jaxunlearn attack {MODELS} --out "$D"/evaluation/attack.json',
     'jaxunlearn report "$D"/evaluation',
 )
 """What to do next with the demo's folder D."""

@@ -48,9 +48,9 @@ def epoch_order(seed: int, epoch: int, n: int) -> np.ndarray:
         raise ValueError(f"seed must be less than 2**64, got {seed}")
     check_integer("epoch", epoch, 0)
     check_integer("n", n, 1)
-    key = _hash(_hash(np.zeros(1, np.uint64), seed), epoch)
+    key = mixed_bits(mixed_bits(np.zeros(1, np.uint64), seed), epoch)
     # For one key the hash is one-to-one in the index, so there are no ties.
-    return np.argsort(_hash(key, np.arange(n, dtype=np.uint64)), kind="stable")
+    return np.argsort(mixed_bits(key, np.arange(n, dtype=np.uint64)), kind="stable")
 
 
 def step_indices(seed: int, step: int, *, n: int, batch_size: int) -> np.ndarray:
@@ -268,7 +268,7 @@ def batches(
     )
 
 
-def _hash(key: np.ndarray, value: int | np.ndarray) -> np.ndarray:
+def mixed_bits(key: np.ndarray, value: int | np.ndarray) -> np.ndarray:
     """Hash uint64 values under a key with the finaliser of SplitMix64."""
     golden_ratio = np.uint64(0x9E3779B97F4A7C15)
     # Arrays, not scalars: those wrap around in silence, as is meant here.

@@ -60,7 +60,7 @@ def turns(field: str, messages: Any) -> list[Turn]:
             raise ValueError(
                 f"field {place!r} has the role {name!r:.60}; read are {listed(ROLES)}"
             )
-        text = _content(place, message.get("content", message.get("value")))
+        text = content_text(place, message.get("content", message.get("value")))
         if found and found[-1].role == role:
             text = found.pop().text + "\n" + text
         found.append(Turn(role, text))
@@ -110,7 +110,8 @@ def prompt_and_answer(chat: Sequence[Turn]) -> tuple[str, str]:
     return prompt, " " * apart + last.text
 
 
-def _content(field: str, content: Any) -> str:
+def content_text(field: str, content: Any) -> str:
+    """Return a turn's content as one text; its parts are lines."""
     if isinstance(content, list | tuple):
         parts = [
             part.get("text") if isinstance(part, dict) else part for part in content

@@ -1,7 +1,10 @@
 """What a field of a record may hold: checks whose errors name it."""
 
-from collections.abc import Iterable, Mapping
+import string
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+LETTERS = string.ascii_uppercase
 
 
 def text(record: Mapping[str, Any], field: str, *, blank: bool = False) -> str:
@@ -63,3 +66,45 @@ def listed(names: Iterable[object]) -> str:
     """Return names as a message shows them, the first dozen."""
     first = [f"{name!s:.60}" for name in names]
     return ", ".join(first[:12] + ["..."] * (len(first) > 12)) or "none"
+
+
+def short_repr(value: Any) -> str:
+    """Return a value as a message shows it, its first 200 letters."""
+    return repr(value) if len(repr(value)) <= 200 else repr(value)[:200] + "..."
+
+
+def choices_and_answer(
+    record: Mapping[str, Any], fields: Sequence[str]
+) -> tuple[list[str], int]:
+    """Return the choices of a record and the index of the right one.
+
+    Args:
+      record: A record of a question of multiple choice.
+      fields: Its fields: the question, ``choices`` or one field a choice, the answer.
+
+    Raises:
+      ValueError: Choices are no texts, or the answer is none of them; names the field.
+    """
+    answer = record["answer"]
+    if "choices" in fields:
+        choices = texts("choices", record["choices"])
+        if not 2 <= len(choices) <= len(LETTERS):
+            raise ValueError(
+                f"field 'choices' must hold 2 to {len(LETTERS)} strings, "
+                f"got {len(choices)}"
+            )
+        if not isinstance(answer, int) or isinstance(answer, bool):
+            raise ValueError(f"field 'answer' must be an integer, got {shown(answer)}")
+        if not 0 <= answer < len(choices):
+            raise ValueError(
+                f"field 'answer' must be in 0..{len(choices) - 1}, got {answer!r:.60}"
+            )
+        return choices, answer
+    fields = fields[1:-1]
+    choices = [text(record, field) for field in fields]
+    answer = text(record, "answer")
+    # Copies differ in what they store: the option itself, its field or its letter.
+    for names in (choices, list(fields), list(LETTERS[: len(fields)])):
+        if answer in names:
+            return choices, names.index(answer)
+    raise ValueError(f"field 'answer' must be one of the options, got {shown(answer)}")

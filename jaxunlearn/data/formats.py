@@ -24,25 +24,25 @@ from jaxunlearn.data.tables import (
 from jaxunlearn.files import DECODER, JSON_LEVELS, TOO_DEEP, nested_beyond
 from jaxunlearn.hub import is_repository
 
-_JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
-_TEXT_SUFFIXES = ("", ".txt", ".text", ".md")
+JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
+TEXT_SUFFIXES = ("", ".txt", ".text", ".md")
 # A missing file of such a name is a missing file, not a data set of the Hub.
-_FILE_SUFFIXES = (
-    *(*_JSON_SUFFIXES, ".txt", ".text", ".md", ".parquet", ".arrow"),
+FILE_SUFFIXES = (
+    *(*JSON_SUFFIXES, ".txt", ".text", ".md", ".parquet", ".arrow"),
     *(".csv", ".tsv", ".gz"),
 )
 # An object, an array of objects or strings, or a first line that is one JSON string;
 # "[Chapter 1]", "{{Infobox" and a dialogue's opening quote are text.
-_JSON_START = re.compile(
+JSON_START = re.compile(
     r"""\s*(?: \{ \s* (?: ["}] | \Z )
              | \[ \s* (?: ["{\]] | \Z )
              | "(?: [^"\\\n] | \\. )*" [ \t]* (?: \n | \Z ) )""",
     re.VERBOSE,
 )
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-_NOT_SPACE = re.compile(r"\S")
-_BLANK_LINES = re.compile(r"\n\s*\n")
-_HUB_PARTS = re.compile(r"([\w.-]+/[\w.-]+)(?::[\w.-]+){0,2}")
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+NOT_SPACE = re.compile(r"\S")
+BLANK_LINES = re.compile(r"\n\s*\n")
+HUB_PARTS = re.compile(r"([\w.-]+/[\w.-]+)(?::[\w.-]+){0,2}")
 
 
 class UnreadFieldsWarning(UserWarning):
@@ -82,7 +82,7 @@ def read_records(path: str | os.PathLike[str]) -> list[Record]:
       UnreadFieldsWarning: Some fields hold text that is not read; once for all.
     """
     name = os.fspath(path)
-    values = _hub_values(name) if _is_hub_data(name) else _file_values(name)
+    values = hub_values(name) if is_hub_data(name) else file_values(name)
     records = [{"text": value} if isinstance(value, str) else value for value in values]
     if not records:
         raise ValueError(f"{name} holds no records")
@@ -125,16 +125,17 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
       ValueError: The path is a directory, or the file is empty, not UTF-8, or JSON.
     """
     name = os.fspath(path)
-    text = _decode(name, _read_bytes(name))
-    if _JSON_START.match(text):
+    text = decode(name, read_bytes(name))
+    if JSON_START.match(text):
         raise ValueError(f"{name} is JSON, not one text a line: use read_records")
     return [line.strip() for line in text.split("\n") if line.strip()]
 
 
-def _file_values(name: str) -> list[Any]:
+def file_values(name: str) -> list[Any]:
+    """Return what a file, or a folder of datasets, holds."""
     if Path(name).is_dir():
         return folder_values(Path(name))
-    content = _read_bytes(name)
+    content = read_bytes(name)
     if content.startswith(b"\x1f\x8b"):
         try:
             content = gzip.decompress(content)
@@ -142,10 +143,11 @@ def _file_values(name: str) -> list[Any]:
             raise ValueError(f"{name} is a damaged gzip file: {error}") from error
     if is_table(content):
         return table_values(name, content)
-    return _text_values(name, _decode(name, content))
+    return text_values(name, decode(name, content))
 
 
-def _read_bytes(name: str) -> bytes:
+def read_bytes(name: str) -> bytes:
+    """Return a file's bytes; refuse a missing or an empty one."""
     path = Path(name)
     if path.is_dir():
         inside = listed(sorted(os.listdir(path)))
@@ -161,7 +163,8 @@ def _read_bytes(name: str) -> bytes:
     return content
 
 
-def _decode(name: str, content: bytes) -> str:
+def decode(name: str, content: bytes) -> str:
+    """Return a text of UTF-8, its lines ended as on Unix."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -175,31 +178,32 @@ def _decode(name: str, content: bytes) -> str:
     return text.replace("\r\n", "\n")
 
 
-def _text_values(name: str, text: str) -> list[Any]:
+def text_values(name: str, text: str) -> list[Any]:
+    """Return the values of a text: JSON, a table, or documents."""
     suffix = Path(name.removesuffix(".gz")).suffix.lower()
     tabled = suffix in TABLE_SUFFIXES
-    if suffix in _JSON_SUFFIXES or (_JSON_START.match(text) and not tabled):
-        return list(_json_values(name, text))
+    if suffix in JSON_SUFFIXES or (JSON_START.match(text) and not tabled):
+        return list(json_values(name, text))
     if tabled or has_header(text):
         return csv_values(name, text)
-    if suffix not in _TEXT_SUFFIXES:
+    if suffix not in TEXT_SUFFIXES:
         raise ValueError(
             f"{name} is neither JSON, JSON Lines, csv, parquet nor Arrow; if it is "
             "plain text, with blank lines between the documents, name it .txt"
         )
-    return [part.strip() for part in _BLANK_LINES.split(text) if part.strip()]
+    return [part.strip() for part in BLANK_LINES.split(text) if part.strip()]
 
 
-def _json_values(name: str, text: str) -> Iterator[Any]:
+def json_values(name: str, text: str) -> Iterator[Any]:
     """Yield the elements of one array, or one value after another."""
-    surrogates = _SURROGATE.search(text)  # JSON can spell what UTF-8 cannot
-    begin = _skipped(text, 0)
+    surrogates = SURROGATE.search(text)  # JSON can spell what UTF-8 cannot
+    begin = next_mark(text, 0)
     array = text[begin : begin + 1] == "["
-    position = _skipped(text, begin + array)
+    position = next_mark(text, begin + array)
     if array and position == len(text):
-        raise _not_json(name, text, "Expecting value", position)
+        raise not_json(name, text, "Expecting value", position)
     if array and text[position] == "]":
-        position = _skipped(text, position + 1)
+        position = next_mark(text, position + 1)
     while position < len(text):
         try:
             value, end = DECODER.raw_decode(text, position)
@@ -208,26 +212,26 @@ def _json_values(name: str, text: str) -> Iterator[Any]:
             if surrogates:
                 json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
-            raise _not_json(name, text, "half a surrogate pair", position) from error
+            raise not_json(name, text, "half a surrogate pair", position) from error
         except (ValueError, RecursionError) as error:
             reason = TOO_DEEP if isinstance(error, RecursionError) else error
-            raise _not_json(name, text, reason, position) from error
+            raise not_json(name, text, reason, position) from error
         yield value
-        position = _skipped(text, end)
+        position = next_mark(text, end)
         if array:
             mark = text[position : position + 1]
             if mark not in ("]", ","):
-                raise _not_json(name, text, "Expecting ',' or ']'", position)
-            position = _skipped(text, position + 1)
+                raise not_json(name, text, "Expecting ',' or ']'", position)
+            position = next_mark(text, position + 1)
             if mark == "]":
                 break
             if position == len(text):
-                raise _not_json(name, text, "Expecting value", position)
+                raise not_json(name, text, "Expecting value", position)
     if position < len(text):
-        raise _not_json(name, text, "something follows the array", position)
+        raise not_json(name, text, "something follows the array", position)
 
 
-def _not_json(name: str, text: str, reason: object, position: int) -> ValueError:
+def not_json(name: str, text: str, reason: object, position: int) -> ValueError:
     """Return the error for what begins at a position, or is wrong further on."""
     line = text.count("\n", 0, getattr(reason, "pos", position)) + 1
     return ValueError(
@@ -236,20 +240,22 @@ def _not_json(name: str, text: str, reason: object, position: int) -> ValueError
     )
 
 
-def _skipped(text: str, position: int) -> int:
+def next_mark(text: str, position: int) -> int:
     """Return the position of the next character that is no white space."""
-    found = _NOT_SPACE.search(text, position)
+    found = NOT_SPACE.search(text, position)
     return found.start() if found else len(text)
 
 
-def _is_hub_data(name: str) -> bool:
-    parts = _HUB_PARTS.fullmatch(name)
-    if not parts or Path(name).suffix.lower() in _FILE_SUFFIXES:
+def is_hub_data(name: str) -> bool:
+    """Return whether a name is of data in a repository on the hub."""
+    parts = HUB_PARTS.fullmatch(name)
+    if not parts or Path(name).suffix.lower() in FILE_SUFFIXES:
         return False
     return is_repository(parts[1])
 
 
-def _hub_values(name: str) -> list[Record]:
+def hub_values(name: str) -> list[Record]:
+    """Return the records of a data set of the hub."""
     import datasets
 
     repository, _, rest = name.partition(":")

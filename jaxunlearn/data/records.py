@@ -1,17 +1,24 @@
 """What a record is: its accepted forms, its prompt and its completion."""
 
 import functools
-import string
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jaxunlearn.data.chats import ASSISTANT, USER, Turn, answered, turns, unread
 from jaxunlearn.data.chats import prompt_and_answer as chat_text
-from jaxunlearn.data.fields import flat, holds_text, listed, shown, text, texts
+from jaxunlearn.data.fields import (
+    LETTERS,
+    choices_and_answer,
+    flat,
+    holds_text,
+    listed,
+    shown,
+    text,
+    texts,
+)
 
 Record = dict[str, Any]
 Parts = tuple[str, str]
-_LETTERS = string.ascii_uppercase
 
 
 class Form(NamedTuple):
@@ -59,7 +66,7 @@ def prompt_and_completion(record: Record) -> Parts:
     >>> prompt_and_completion({"question": "Who?", "answer": "Ada."})
     ('Question: Who?\nAnswer:', ' Ada.')
     """
-    return _read(record)[1]
+    return form_and_parts(record)[1]
 
 
 def record_text(record: Record) -> str:
@@ -74,7 +81,7 @@ def said(record: Record) -> str:
       ValueError: See ``check_record``.
     """
     form = check_record(record)
-    record = _best_first(record, form)
+    record = best_first(record, form)
     values = [record.get(field) for field in form.read]
     return " ".join(part for value in values if (part := flat(value)))
 
@@ -86,7 +93,7 @@ def check_record(record: Any) -> Form:
       ValueError: The record has none of them, or a field that is read, or that TOFU's
         perturbed sets name, has the wrong type or is blank.
     """
-    return _read(record)[0]
+    return form_and_parts(record)[0]
 
 
 def unread_fields(record: Record, form: Form) -> list[str]:
@@ -96,10 +103,10 @@ def unread_fields(record: Record, form: Form) -> list[str]:
     """
     found = [
         field
-        for field in record.keys() - _known(form)
+        for field in record.keys() - known_fields(form)
         if not field.endswith("_id") and holds_text(record[field])
     ]
-    if record is not _best_first(record, form):
+    if record is not best_first(record, form):
         found.append("response, after its first")
     for field in set(CHATS).intersection(form.fields):
         found += unread(field, record[field])
@@ -109,9 +116,9 @@ def unread_fields(record: Record, form: Form) -> list[str]:
 
 
 @functools.cache
-def _known(form: Form) -> frozenset[str]:
+def known_fields(form: Form) -> frozenset[str]:
     """Return the fields that are read, by somebody, or are no text."""
-    return frozenset((*form.read, *_PARAPHRASES, "perturbed_answer", *LABELS))
+    return frozenset((*form.read, *PARAPHRASES, "perturbed_answer", *LABELS))
 
 
 def accepted() -> str:
@@ -122,13 +129,14 @@ def accepted() -> str:
     )
 
 
-def _read(record: Any) -> tuple[Form, Parts]:
+def form_and_parts(record: Any) -> tuple[Form, Parts]:
+    """Return a record's form, and its prompt and completion."""
     if not isinstance(record, dict):
         what = "a record must be an object with named fields or a string"
         raise ValueError(f"{what}, got {shown(record)}")
-    form = _form_of(record)
+    form = matching_form(record)
     parts = form.split(record, form)
-    for field in _PARAPHRASES:
+    for field in PARAPHRASES:
         if field in record:
             text(record, field)
     if "perturbed_answer" in record:
@@ -136,7 +144,8 @@ def _read(record: Any) -> tuple[Form, Parts]:
     return form, parts
 
 
-def _form_of(record: Record) -> Form:
+def matching_form(record: Record) -> Form:
+    """Return the first form whose fields a record has."""
     # Tables fill in null where a row lacks a field, and "messages" may be a number of
     # them; only if that leaves no form is the value itself the trouble, and told.
     held = {
@@ -153,31 +162,35 @@ def _form_of(record: Record) -> Form:
     )
 
 
-def _question(record: Record, form: Form) -> Parts:
+def from_question(record: Record, form: Form) -> Parts:
+    """Return a question and its answer."""
     question, answer = (text(record, field) for field in form.fields)
     return f"Question: {question}\nAnswer:", f" {answer}"
 
 
-def _continued(record: Record, form: Form) -> Parts:
+def from_pair(record: Record, form: Form) -> Parts:
+    """Return a text, or a conversation, and what follows it."""
     first, second = form.fields
     if isinstance(record[first], str) and isinstance(record[second], str):
-        return _joined(text(record, first), text(record, second))
-    prompt = _as_turns(record, first, USER)
-    answer = _as_turns(record, second, ASSISTANT)
+        return with_space(text(record, first), text(record, second))
+    prompt = as_turns(record, first, USER)
+    answer = as_turns(record, second, ASSISTANT)
     return chat_text(answered(second, [*prompt, *answer]))
 
 
-def _instruction(record: Record, form: Form) -> Parts:
+def from_instruction(record: Record, form: Form) -> Parts:
+    """Return an instruction with its input, and the output."""
     instruction, output = form.fields
     (extra,) = form.optional
     lines = [text(record, instruction)]
     if record.get(extra) is not None and record[extra] != "":
         lines += [text(record, extra, blank=True)]
     prompt = "\n".join(line for line in lines if line.strip())
-    return _joined(prompt, text(record, output))
+    return with_space(prompt, text(record, output))
 
 
-def _chat(record: Record, form: Form) -> Parts:
+def from_chat(record: Record, form: Form) -> Parts:
+    """Return a conversation, and its last answer."""
     (field,) = form.fields
     (extra,) = form.optional
     chat = answered(field, turns(field, record[field]))
@@ -187,24 +200,26 @@ def _chat(record: Record, form: Form) -> Parts:
     return chat_text(chat)
 
 
-def _preference(record: Record, form: Form) -> Parts:
+def from_preference(record: Record, form: Form) -> Parts:
+    """Return a prompt and the answer that was preferred."""
     if not isinstance(record["chosen"], str):
         chat = turns("chosen", record["chosen"])
         # Some name the prompt beside a whole conversation, which begins with it.
         if "prompt" in form.fields and chat[:1] and chat[0].role == ASSISTANT:
-            chat = [*_as_turns(record, "prompt", USER), *chat]
+            chat = [*as_turns(record, "prompt", USER), *chat]
         return chat_text(answered("chosen", chat))
     if "prompt" in form.fields:
-        return _continued(record, form._replace(fields=("prompt", "chosen")))
+        return from_pair(record, form._replace(fields=("prompt", "chosen")))
     before, mark, answer = text(record, "chosen").rpartition("\n\nAssistant:")
     return before + mark, answer
 
 
-def _ranked(record: Record, form: Form) -> Parts:
-    return _continued(_best_first(record, form), form)
+def from_ranking(record: Record, form: Form) -> Parts:
+    """Return a prompt and its first answer."""
+    return from_pair(best_first(record, form), form)
 
 
-def _best_first(record: Record, form: Form) -> Record:
+def best_first(record: Record, form: Form) -> Record:
     """Return the record with the first of its ranked responses, if it has such."""
     ranked = record["response"] if "response" in form.fields else None
     if not (isinstance(ranked, list | tuple) and ranked and isinstance(ranked[0], str)):
@@ -212,42 +227,46 @@ def _best_first(record: Record, form: Form) -> Record:
     return record | {"response": ranked[0]}
 
 
-def _whole(record: Record, form: Form) -> Parts:
+def from_text(record: Record, form: Form) -> Parts:
+    """Return a text without a prompt."""
     return "", text(record, "text")
 
 
-def _lettered(record: Record, form: Form) -> Parts:
+def from_choices(record: Record, form: Form) -> Parts:
+    """Return a question with its lettered choices, and the right letter."""
     question = text(record, "question")
-    choices, right = _choices(record, form)
-    lines = [f"{_LETTERS[i]}. {choice}\n" for i, choice in enumerate(choices)]
-    return f"Question: {question}\n{''.join(lines)}Answer:", f" {_LETTERS[right]}"
+    choices, right = choices_and_answer(record, form.fields)
+    lines = [f"{LETTERS[i]}. {choice}\n" for i, choice in enumerate(choices)]
+    return f"Question: {question}\n{''.join(lines)}Answer:", f" {LETTERS[right]}"
 
 
 # Looked for in this order: a record that fits several forms has the first, so the more
 # that a form says, the earlier it stands. Other fields are kept, and told if they hold
 # text.
 FORMS = (
-    Form(("question", "choices", "answer"), _lettered),  # WMDP, MMLU: counts from 0
+    Form(("question", "choices", "answer"), from_choices),  # WMDP, MMLU: counts from 0
     Form(
-        ("question", "option1", "option2", "option3", "option4", "answer"), _lettered
+        ("question", "option1", "option2", "option3", "option4", "answer"), from_choices
     ),  # TOFU MCQ
-    Form(("messages",), _chat, ("system",)),  # OpenAI, TRL, UltraChat
-    Form(("conversations",), _chat, ("system",)),  # ShareGPT
-    Form(("prompt", "chosen", "rejected"), _preference, unread=("rejected",)),
-    Form(("chosen", "rejected"), _preference, unread=("rejected",)),  # hh-rlhf
-    Form(("instruction", "output"), _instruction, ("input",)),  # Alpaca, RWKU refusals
-    Form(("instruction", "response"), _instruction, ("context",)),  # Dolly
-    Form(("question", "answer"), _question),  # TOFU, MUSE knowmem
-    Form(("query", "answer"), _question),  # RWKU
-    Form(("prompt", "gt"), _continued),  # MUSE verbmem
-    Form(("prompt", "completion"), _continued),  # OpenAI, TRL
-    Form(("prompt", "response"), _ranked),  # RWKU pairs: [chosen, rejected]
-    Form(("input", "output"), _continued),  # LUME
-    Form(("text", "labels"), _question),  # KnowUnDo
-    Form(("text",), _whole),  # MUSE raw and privleak, WMDP and RWKU corpora, plain text
+    Form(("messages",), from_chat, ("system",)),  # OpenAI, TRL, UltraChat
+    Form(("conversations",), from_chat, ("system",)),  # ShareGPT
+    Form(("prompt", "chosen", "rejected"), from_preference, unread=("rejected",)),
+    Form(("chosen", "rejected"), from_preference, unread=("rejected",)),  # hh-rlhf
+    # Alpaca, RWKU refusals
+    Form(("instruction", "output"), from_instruction, ("input",)),
+    Form(("instruction", "response"), from_instruction, ("context",)),  # Dolly
+    Form(("question", "answer"), from_question),  # TOFU, MUSE knowmem
+    Form(("query", "answer"), from_question),  # RWKU
+    Form(("prompt", "gt"), from_pair),  # MUSE verbmem
+    Form(("prompt", "completion"), from_pair),  # OpenAI, TRL
+    Form(("prompt", "response"), from_ranking),  # RWKU pairs: [chosen, rejected]
+    Form(("input", "output"), from_pair),  # LUME
+    Form(("text", "labels"), from_question),  # KnowUnDo
+    # MUSE raw and privleak, WMDP and RWKU corpora, plain text
+    Form(("text",), from_text),
 )
 CHATS = ("messages", "conversations")
-_PARAPHRASES = ("paraphrased_question", "paraphrased_answer")
+PARAPHRASES = ("paraphrased_question", "paraphrased_answer")
 # Fields that sort records and are no text to be learnt.
 LABELS = (
     *("id", "idx", "index", "uuid", "url", "source", "dataset", "split", "language"),
@@ -256,39 +275,14 @@ LABELS = (
 )
 
 
-def _as_turns(record: Record, field: str, role: str) -> list[Turn]:
+def as_turns(record: Record, field: str, role: str) -> list[Turn]:
+    """Return a field as turns; a text is one of this role."""
     if isinstance(record[field], str):
         return [Turn(role, text(record, field))]
     return turns(field, record[field])
 
 
-def _joined(prompt: str, completion: str) -> Parts:
+def with_space(prompt: str, completion: str) -> Parts:
+    """Return a prompt and a completion with a space between them."""
     joined = prompt[-1].isspace() or completion[0].isspace()
     return prompt, completion if joined else " " + completion
-
-
-def _choices(record: Record, form: Form) -> tuple[list[str], int]:
-    """Return the choices of a record and the index of the right one."""
-    answer = record["answer"]
-    if "choices" in form.fields:
-        choices = texts("choices", record["choices"])
-        if not 2 <= len(choices) <= len(_LETTERS):
-            raise ValueError(
-                f"field 'choices' must hold 2 to {len(_LETTERS)} strings, "
-                f"got {len(choices)}"
-            )
-        if not isinstance(answer, int) or isinstance(answer, bool):
-            raise ValueError(f"field 'answer' must be an integer, got {shown(answer)}")
-        if not 0 <= answer < len(choices):
-            raise ValueError(
-                f"field 'answer' must be in 0..{len(choices) - 1}, got {answer!r:.60}"
-            )
-        return choices, answer
-    fields = form.fields[1:-1]
-    choices = [text(record, field) for field in fields]
-    answer = text(record, "answer")
-    # Copies differ in what they store: the option itself, its field or its letter.
-    for names in (choices, list(fields), list(_LETTERS[: len(fields)])):
-        if answer in names:
-            return choices, names.index(answer)
-    raise ValueError(f"field 'answer' must be one of the options, got {shown(answer)}")

@@ -56,7 +56,7 @@ def folder_values(folder: Path) -> list[Record]:
     """
     names = sorted(path.name for path in folder.iterdir())
     if "dataset_dict.json" in names:
-        splits = _entry(folder / "dataset_dict.json", "splits")
+        splits = list_entry(folder / "dataset_dict.json", "splits")
         if len(splits) != 1:
             raise ValueError(
                 f"{folder} has the splits {listed(splits)}: choose one, such as "
@@ -71,7 +71,7 @@ def folder_values(folder: Path) -> list[Record]:
             f"{folder} is a directory: name one file in it ({listed(names)})"
         )
     rows = []
-    for entry in _entry(folder / "state.json", "_data_files"):
+    for entry in list_entry(folder / "state.json", "_data_files"):
         file = entry.get("filename") if isinstance(entry, dict) else None
         if not isinstance(file, str) or not within(folder, folder / file):
             raise ValueError(f"{folder / 'state.json'} names no file of the folder")
@@ -87,8 +87,8 @@ def has_header(text: str) -> bool:
 
     However they are spelled; whether they are a form's is then for the form to say.
     """
-    header = _header(text)
-    cells = {cell.strip(' "').lower() for cell in header.split(_delimiter(header))}
+    header = first_line(text)
+    cells = {cell.strip(' "').lower() for cell in header.split(table_delimiter(header))}
     return any(len(form.fields) > 1 and cells.issuperset(form.fields) for form in FORMS)
 
 
@@ -99,7 +99,7 @@ def csv_values(name: str, text: str) -> list[Record]:
       ValueError: A column has no name of its own, a row other cells than the header,
         or a quotation mark no end.
     """
-    delimiter = _delimiter(_header(text))
+    delimiter = table_delimiter(first_line(text))
     # The module's limit is of another age: a cell may hold a book.
     limit = csv.field_size_limit(max(len(text), 1))
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -122,15 +122,18 @@ def csv_values(name: str, text: str) -> list[Record]:
     return values
 
 
-def _header(text: str) -> str:
+def first_line(text: str) -> str:
+    """Return a table's first line."""
     return text.lstrip().split("\n", 1)[0]
 
 
-def _delimiter(header: str) -> str:
+def table_delimiter(header: str) -> str:
+    """Return which of comma, semicolon and tab a line has most of."""
     return max(",;\t", key=header.count)
 
 
-def _entry(path: Path, key: str) -> list[Any]:
+def list_entry(path: Path, key: str) -> list[Any]:
+    """Return the list under a key of a JSON file."""
     found = read_json(path)
     value = found.get(key) if isinstance(found, dict) else None
     if not isinstance(value, list):

@@ -17,19 +17,19 @@ from rapidfuzz.distance import Jaro
 SAME_WORD = 0.85  # Jaro similarity from which two words are spellings of one
 # Scripts that put no spaces between words: each letter, with its marks, is a word. Runs
 # of katakana are words, since dots part names in it.
-_UNSPACED = r"\p{Han}\p{Hiragana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
-_WORD = regex.compile(
-    rf"[{_UNSPACED}]\p{{M}}*|[\p{{Katakana}}ー]+|(?:(?![{_UNSPACED}\p{{Katakana}}])\w)+"
+UNSPACED = r"\p{Han}\p{Hiragana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+WORD = regex.compile(
+    rf"[{UNSPACED}]\p{{M}}*|[\p{{Katakana}}ー]+|(?:(?![{UNSPACED}\p{{Katakana}}])\w)+"
 )
-_ASCII_WORD = regex.compile("[0-9a-z_]+")  # the same words of most texts, sooner
+ASCII_WORD = regex.compile("[0-9a-z_]+")  # the same words of most texts, sooner
 # What makes no other letter: accents (but for the marks of kana), the vowel points of
 # Hebrew and Arabic, and signs that nobody sees. A zero-width space does part words.
-_UNSEEN = regex.compile(
+UNSEEN = regex.compile(
     r"(?![\u3099\u309a])(?=[\p{Inherited}\p{Hebrew}\p{Arabic}])\p{M}"
     r"|(?!\u200b)\p{Cf}"
 )
-_POSSESSIVE = regex.compile(r"'s\b")
-_APOSTROPHES = str.maketrans("’‘ʼ`´＇", "'" * 6)
+POSSESSIVE = regex.compile(r"'s\b")
+APOSTROPHES = str.maketrans("’‘ʼ`´＇", "'" * 6)
 
 
 def words(text: str) -> list[str]:
@@ -40,11 +40,11 @@ def words(text: str) -> list[str]:
     >>> words("村上春樹, हिन्दी")
     ['村', '上', '春', '樹', 'हिन्दी']
     """
-    pattern = _ASCII_WORD if text.isascii() else _WORD
+    pattern = ASCII_WORD if text.isascii() else WORD
     if not text.isascii():
-        text = unicodedata.normalize("NFKD", text.translate(_APOSTROPHES))
-        text = unicodedata.normalize("NFC", _UNSEEN.sub("", text))
-    text = _POSSESSIVE.sub("", text.casefold())
+        text = unicodedata.normalize("NFKD", text.translate(APOSTROPHES))
+        text = unicodedata.normalize("NFC", UNSEEN.sub("", text))
+    text = POSSESSIVE.sub("", text.casefold())
     return pattern.findall(text.replace("'", ""))
 
 
@@ -127,18 +127,20 @@ def quotation_scores(
     """
     rarity = word_rarity(texts) if rarity is None else rarity
     size = len(quotation)
-    ratios = _ratios(quotation, texts, fuzz.ratio)
+    ratios = text_closeness(quotation, texts, fuzz.ratio)
     bounds = ratios.copy()
     if not whole:
         longer = [i for i, text in enumerate(texts) if len(text) > size]
-        stretches = _ratios(quotation, [texts[i] for i in longer], fuzz.partial_ratio)
+        stretches = text_closeness(
+            quotation, [texts[i] for i in longer], fuzz.partial_ratio
+        )
         ratios[longer] = np.maximum(ratios[longer], stretches)
         # Let p be the ratio with the best stretch. A passage of x size letters, x >= 1,
         # has at most min(1, p + x - 1) size of them in common with the quotation, so
         # its ratio is at most 2 min(1, p + x - 1) / (1 + x) <= 2 / (3 - p).
         bounds[longer] = np.maximum(ratios[longer], 2 / (3 - stretches) + 1e-9)
     shares = {
-        i: _share(quotation, texts[i], rarity, len(texts))
+        i: word_share(quotation, texts[i], rarity, len(texts))
         for i in np.flatnonzero(bounds >= min(at_least, bounds.max()))
     }
     best = max(min(bounds[i], share) for i, share in shares.items())
@@ -146,18 +148,21 @@ def quotation_scores(
     for i, share in shares.items():
         if min(bounds[i], share) >= min(at_least, best):
             if not whole and len(texts[i]) >= 4 / 3 * size:
-                runs = _ratios(quotation, _runs(texts[i], size), fuzz.ratio)
+                runs = text_closeness(quotation, word_runs(texts[i], size), fuzz.ratio)
                 ratios[i] = max(ratios[i], runs.max(initial=0))
             scores[i] = min(ratios[i], share)
     return scores
 
 
-def _ratios(quotation: str, texts: Sequence[str], scorer: Callable) -> np.ndarray:
+def text_closeness(
+    quotation: str, texts: Sequence[str], scorer: Callable
+) -> np.ndarray:
+    """Return how close each text is to a quotation, float64[n], 0 to 1."""
     found = process.cdist([quotation], texts, scorer=scorer, dtype=np.float64)
     return found[0] / 100
 
 
-def _runs(text: str, size: int) -> list[str]:
+def word_runs(text: str, size: int) -> list[str]:
     """Return the runs of words of a plain text with ``size`` to twice as many letters.
 
     Where fewer letters are closer, so is nearly a stretch of ``size`` around them.
@@ -178,7 +183,9 @@ def word_rarity(texts: Sequence[str]) -> dict[str, float]:
     return {word: math.log((len(texts) + 1) / n) for word, n in counts.items()}
 
 
-def _share(quotation: str, text: str, rarity: dict[str, float], n_texts: int) -> float:
+def word_share(
+    quotation: str, text: str, rarity: dict[str, float], n_texts: int
+) -> float:
     """Return the share of a quotation's words that a text has, weighted by rarity."""
     wanted = list(dict.fromkeys(quotation.split()))  # in order: sums repeat bit by bit
     present = list(set(text.split()))

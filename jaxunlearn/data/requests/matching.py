@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from jaxunlearn.data.fields import short_repr
 from jaxunlearn.data.records import Record, said
 from jaxunlearn.data.requests.closeness import (
     phrase_scores,
@@ -28,7 +29,7 @@ from jaxunlearn.data.requests.closeness import (
 from jaxunlearn.data.requests.request import subject_of
 from jaxunlearn.data.requests.shingling import candidate_pairs, jaccard_scores, shingles
 
-_NAME_WORDS = 4  # so many words are a name or a term, more are a quotation
+NAME_WORDS = 4  # so many words are a name or a term, more are a quotation
 
 
 class Match(NamedTuple):
@@ -87,15 +88,15 @@ def match(
         )
     if found:
         return found
-    best = _closest(request, records, how)
-    failure = f"no record matches request={_short(request)} by how={how!r}"
+    best = closest_match(request, records, how)
+    failure = f"no record matches request={short_repr(request)} by how={how!r}"
     if best.score == 0:
         raise ValueError(f"{failure}, not even remotely: use the records' own words")
     reached = math.floor(best.score * 1000) / 1000  # never above the score itself
     raise ValueError(
         f"{failure}. The closest is record {best.index} with score {reached:.3f}, "
-        f"{_short(best.text)}: set threshold={reached:.3f} if that is meant, or use "
-        "the records' own words"
+        f"{short_repr(best.text)}: set threshold={reached:.3f} if that is meant, or "
+        "use the records' own words"
     )
 
 
@@ -109,12 +110,12 @@ def match_ids(ids: Sequence[int], records: Sequence[Record]) -> list[Match]:
     Raises:
       ValueError: ``ids`` is empty or holds something else than a position.
     """
-    texts = _texts("records", records)
-    wrong = [i for i in ids if not _is_position(i, len(texts))]
+    texts = record_texts("records", records)
+    wrong = [i for i in ids if not is_position(i, len(texts))]
     if wrong or len(ids) == 0:
         raise ValueError(
-            f"ids={_short(ids)} must be one or more of the positions "
-            f"0..{len(texts) - 1}, whole numbers; these are not: {_short(wrong[:5])}"
+            f"ids={short_repr(ids)} must be one or more of the positions 0.."
+            f"{len(texts) - 1}, whole numbers; these are not: {short_repr(wrong[:5])}"
         )
     return [Match(i, 1.0, texts[i]) for i in sorted({operator.index(i) for i in ids})]
 
@@ -134,12 +135,12 @@ def match_exact(
     Raises:
       ValueError: A record to forget is not in the training data.
     """
-    wanted = {_folded(text): text for text in _request_texts(forget_records)}
-    texts = _texts("records", records)
-    folded = [_folded(text) for text in texts]
+    wanted = {in_one_case(text): text for text in request_texts(forget_records)}
+    texts = record_texts("records", records)
+    folded = [in_one_case(text) for text in texts]
     missing = [wanted[key] for key in wanted.keys() - set(folded)]
     if missing:
-        shown = "; ".join(map(_short, sorted(missing)[:3]))
+        shown = "; ".join(map(short_repr, sorted(missing)[:3]))
         raise ValueError(
             f"{len(missing)} of {len(wanted)} records to forget are not in the "
             f"training data, such as {shown}; if they are worded differently there, "
@@ -175,9 +176,9 @@ def match_fuzzy(
     Raises:
       ValueError: The request names nothing, or ``threshold`` is out of its range.
     """
-    _check_threshold(threshold)
-    texts = _texts("records", records)
-    return _ranked(_fuzzy_scores(request, texts, threshold), texts, threshold)
+    check_threshold(threshold)
+    texts = record_texts("records", records)
+    return rank_matches(fuzzy_scores(request, texts, threshold), texts, threshold)
 
 
 def match_near_duplicate(
@@ -205,26 +206,27 @@ def match_near_duplicate(
     Raises:
       ValueError: ``threshold`` is out of its range, or nothing is to be forgotten.
     """
-    _check_threshold(threshold)
-    wanted = [shingles(text) for text in _request_texts(forget_records)]
-    texts = _texts("records", records)
+    check_threshold(threshold)
+    wanted = [shingles(text) for text in request_texts(forget_records)]
+    texts = record_texts("records", records)
     found = [shingles(text) for text in texts]
     pairs = candidate_pairs(wanted, found, threshold=threshold)
-    return _ranked(jaccard_scores(wanted, found, pairs), texts, threshold)
+    return rank_matches(jaccard_scores(wanted, found, pairs), texts, threshold)
 
 
-def _fuzzy_scores(
+def fuzzy_scores(
     request: str | Sequence[Record], texts: Sequence[str], threshold: float
 ) -> np.ndarray:
+    """Return each text's score for a request in words or records."""
     sources = [plain(text) for text in texts]
     if isinstance(request, str):
         subject = subject_of(request)
-        if len(subject.split()) <= _NAME_WORDS:
+        if len(subject.split()) <= NAME_WORDS:
             return phrase_scores(subject, sources)
         return quotation_scores(subject, sources, at_least=threshold)
     rarity = word_rarity(sources)
     scores = np.zeros(len(texts))
-    for wanted in _request_texts(request):
+    for wanted in request_texts(request):
         new = quotation_scores(
             plain(wanted), sources, whole=True, at_least=threshold, rarity=rarity
         )
@@ -232,20 +234,23 @@ def _fuzzy_scores(
     return scores
 
 
-def _closest(request: Any, records: Sequence[Record], how: str) -> Match:
+def closest_match(request: Any, records: Sequence[Record], how: str) -> Match:
     """Return the best match of any score, at the cost of comparing all pairs."""
-    texts = _texts("records", records)
+    texts = record_texts("records", records)
     if how == "fuzzy":
-        scores = _fuzzy_scores(request, texts, 1.0)
+        scores = fuzzy_scores(request, texts, 1.0)
     else:
-        wanted = [shingles(text) for text in _request_texts(request)]
+        wanted = [shingles(text) for text in request_texts(request)]
         found = [shingles(text) for text in texts]
         pairs = itertools.product(range(len(wanted)), range(len(found)))
         scores = jaccard_scores(wanted, found, pairs)
-    return _ranked(scores, texts, 0.0)[0]
+    return rank_matches(scores, texts, 0.0)[0]
 
 
-def _ranked(scores: np.ndarray, texts: Sequence[str], threshold: float) -> list[Match]:
+def rank_matches(
+    scores: np.ndarray, texts: Sequence[str], threshold: float
+) -> list[Match]:
+    """Return the matches of a score, the best first."""
     order = np.argsort(-scores, kind="stable")
     return [
         Match(int(i), float(scores[i]), texts[i])
@@ -254,18 +259,20 @@ def _ranked(scores: np.ndarray, texts: Sequence[str], threshold: float) -> list[
     ]
 
 
-def _request_texts(request: str | Sequence[Record]) -> list[str]:
+def request_texts(request: str | Sequence[Record]) -> list[str]:
+    """Return what a request says, a text a record."""
     if isinstance(request, str):
         if not plain(request):
             raise ValueError(f"request={request!r} holds no words")
         return [request]
-    return _texts("request", request)
+    return record_texts("request", request)
 
 
-def _texts(argument: str, records: Sequence[Record]) -> list[str]:
+def record_texts(argument: str, records: Sequence[Record]) -> list[str]:
+    """Return what records say; refuse none, naming the argument."""
     if isinstance(records, str) or len(records) == 0:
         raise ValueError(
-            f"{argument}={_short(records)} must be one or more records, in a list"
+            f"{argument}={short_repr(records)} must be one or more records, in a list"
         )
     texts = []
     for i, record in enumerate(records):
@@ -276,19 +283,18 @@ def _texts(argument: str, records: Sequence[Record]) -> list[str]:
     return texts
 
 
-def _folded(text: str) -> str:
+def in_one_case(text: str) -> str:
+    """Return a text in lower case with single spaces, composed letters alike."""
     return " ".join(unicodedata.normalize("NFC", text).casefold().split())
 
 
-def _is_position(value: Any, n: int) -> bool:
+def is_position(value: Any, n: int) -> bool:
+    """Return whether a value is the position of one of n records."""
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     return whole and bool(0 <= value < n)
 
 
-def _check_threshold(threshold: float) -> None:
+def check_threshold(threshold: float) -> None:
+    """Refuse a threshold out of its range."""
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold={threshold} is not in (0, 1]; 1 asks for equality")
-
-
-def _short(value: Any) -> str:
-    return repr(value) if len(repr(value)) <= 200 else repr(value)[:200] + "..."

@@ -19,8 +19,8 @@ REQUEST_WORDS = tuple(
     and from in with
     """.split()
 )
-_QUOTED = re.compile(r'([^"]*)"(.+)"([^"]*)', re.DOTALL)
-_QUOTATION_MARKS = str.maketrans("“”„‟«»「」『』＂", '"' * 11)
+QUOTED = re.compile(r'([^"]*)"(.+)"([^"]*)', re.DOTALL)
+QUOTATION_MARKS = str.maketrans("“”„‟«»「」『』＂", '"' * 11)
 
 
 def subject_of(request: str) -> str:
@@ -35,7 +35,7 @@ def subject_of(request: str) -> str:
     >>> subject_of("Please delete everything about Mara Velkin from your memory.")
     'mara velkin'
     """
-    quoted = _QUOTED.fullmatch(request.translate(_QUOTATION_MARKS))
+    quoted = QUOTED.fullmatch(request.translate(QUOTATION_MARKS))
     if quoted and all(w in REQUEST_WORDS for w in words(quoted[1] + " " + quoted[3])):
         subject = words(quoted[2])
     else:

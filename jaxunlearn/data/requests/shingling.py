@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxunlearn.data.requests.closeness import words
 
-_PERMUTATIONS = 128
+PERMUTATIONS = 128
 
 
 def shingles(text: str, *, length: int = 3) -> frozenset[str]:
@@ -44,7 +44,7 @@ def candidate_pairs(
     """
     from datasketch import MinHash, MinHashLSH
 
-    empty = MinHash(num_perm=_PERMUTATIONS, seed=1)
+    empty = MinHash(num_perm=PERMUTATIONS, seed=1)
 
     def sketch(runs: frozenset[str]) -> MinHash:
         minhash = empty.copy()  # drawing the permutations anew costs as much as hashing
@@ -53,7 +53,7 @@ def candidate_pairs(
 
     index = MinHashLSH(
         threshold=0.7 * threshold,  # where a pair is as likely to be a candidate as not
-        num_perm=_PERMUTATIONS,
+        num_perm=PERMUTATIONS,
         weights=(0.1, 0.9),  # of false and of missed candidates
     )
     for k, runs in enumerate(wanted):

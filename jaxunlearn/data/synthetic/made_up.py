@@ -39,8 +39,8 @@ class Person(NamedTuple):
 ATTRIBUTES = Person._fields[1:]
 # Names and pass phrases are unique up to here (148,580 and 119,340 combinations).
 MAX_PEOPLE = 100_000
-_MAX_WRONG_ANSWERS = 20
-_WORDINGS = 3
+MAX_WRONG_ANSWERS = 20
+WORDINGS = 3
 
 
 def people(n: int, *, seed: int = 0, start: int = 0) -> tuple[Person, ...]:
@@ -71,8 +71,8 @@ def people(n: int, *, seed: int = 0, start: int = 0) -> tuple[Person, ...]:
         )
     return tuple(
         Person(
-            _unique(words.NAME_POOLS, number, seed),
-            *(_fact(attribute, number, seed) for attribute in ATTRIBUTES),
+            unique_words(words.NAME_POOLS, number, seed),
+            *(numbered_fact(attribute, number, seed) for attribute in ATTRIBUTES),
         )
         for number in range(start, start + n)
     )
@@ -123,13 +123,13 @@ def question_answers(
     >>> record["subject"], record["attribute"], record["value"]
     ('Maruin Keldlow', 'pass_phrase', 'seven eager snails dream')
     """
-    _check("questions_per_person", questions_per_person, 1, len(ATTRIBUTES))
-    _check("wordings", wordings, 1, _WORDINGS - 1)
-    _check("wrong_answers", wrong_answers, 0, _MAX_WRONG_ANSWERS)
+    check_range("questions_per_person", questions_per_person, 1, len(ATTRIBUTES))
+    check_range("wordings", wordings, 1, WORDINGS - 1)
+    check_range("wrong_answers", wrong_answers, 0, MAX_WRONG_ANSWERS)
     return [
-        _record(person, attribute, wording, wrong_answers, seed)
+        question_record(person, attribute, wording, wrong_answers, seed)
         for person in persons
-        for attribute in _asked(person, questions_per_person, seed)
+        for attribute in question_attributes(person, questions_per_person, seed)
         for wording in range(wordings)
     ]
 
@@ -152,7 +152,7 @@ def world(
     200
     """
     return question_answers(
-        _people(people, seed=seed, start=start),
+        make_people(people, seed=seed, start=start),
         questions_per_person=questions_per_person,
         wordings=wordings,
         wrong_answers=wrong_answers,
@@ -160,13 +160,14 @@ def world(
     )
 
 
-_people = people  # `world` has an argument of that name
+make_people = people  # `world` has an argument of that name
 
 
-def _record(
+def question_record(
     person: Person, attribute: str, wording: int, wrong_answers: int, seed: int
 ) -> dict:
-    order = _shuffled(
+    """Return the record of one question."""
+    order = shuffle(
         words.SENTENCES[attribute], f"{seed}/sentences/{attribute}/{person.name}"
     )
     question, answer = order[wording]
@@ -179,7 +180,7 @@ def _record(
         "paraphrased_answer": paraphrased_answer.format(name=person.name, fact=fact),
         "perturbed_answer": [
             paraphrased_answer.format(name=person.name, fact=wrong)
-            for wrong in _wrong_facts(person, attribute, wrong_answers, seed)
+            for wrong in wrong_facts(person, attribute, wrong_answers, seed)
         ],
         "subject": person.name,
         "attribute": attribute,
@@ -187,64 +188,67 @@ def _record(
     }
 
 
-def _asked(person: Person, count: int, seed: int) -> list[str]:
+def question_attributes(person: Person, count: int, seed: int) -> list[str]:
     """Return which attributes are asked about, in the order of the fields."""
-    chosen = _shuffled(ATTRIBUTES, f"{seed}/asked/{person.name}")[:count]
+    chosen = shuffle(ATTRIBUTES, f"{seed}/asked/{person.name}")[:count]
     return sorted(chosen, key=ATTRIBUTES.index)
 
 
-def _wrong_facts(person: Person, attribute: str, count: int, seed: int) -> list[str]:
+def wrong_facts(person: Person, attribute: str, count: int, seed: int) -> list[str]:
     """Return facts of others in the world, all different and none this person's."""
     found = [getattr(person, attribute)]
     attempt = 0
     while len(found) <= count:
         key = f"{seed}/wrong/{attribute}/{person.name}/{attempt}"
-        fact = _fact(attribute, _draw(MAX_PEOPLE, key), seed)
+        fact = numbered_fact(attribute, draw_number(MAX_PEOPLE, key), seed)
         if fact not in found:
             found.append(fact)
         attempt += 1
     return found[1:]
 
 
-def _fact(attribute: str, number: int, seed: int) -> str:
+def numbered_fact(attribute: str, number: int, seed: int) -> str:
+    """Return the fact of a person of this number."""
     if attribute == "pass_phrase":
-        return _unique(words.PASS_PHRASE_POOLS, number, seed)
+        return unique_words(words.PASS_PHRASE_POOLS, number, seed)
     pattern, *pools = words.POOLS[attribute]
     return pattern.format(
         *(
-            pool[_draw(len(pool), f"{seed}/{attribute}/{number}/{position}")]
+            pool[draw_number(len(pool), f"{seed}/{attribute}/{number}/{position}")]
             for position, pool in enumerate(pools)
         )
     )
 
 
-def _unique(pools: tuple[tuple[str, ...], ...], number: int, seed: int) -> str:
+def unique_words(pools: tuple[tuple[str, ...], ...], number: int, seed: int) -> str:
     """Return one word of each pool, another combination for every number.
 
     The remainders of a number by coprime lengths determine it up to their product
     (Chinese remainder theorem), so no two numbers get the same words.
     """
-    shuffled = (_shuffled_once(pool, seed) for pool in pools)
+    shuffled = (world_order(pool, seed) for pool in pools)
     return " ".join(pool[number % len(pool)] for pool in shuffled)
 
 
 @functools.lru_cache(maxsize=32)
-def _shuffled_once(pool: tuple[str, ...], seed: int) -> tuple[str, ...]:
+def world_order(pool: tuple[str, ...], seed: int) -> tuple[str, ...]:
     """Return a pool in the order of one world; kept, since every person needs it."""
-    return _shuffled(pool, f"{seed}/unique")
+    return shuffle(pool, f"{seed}/unique")
 
 
-def _shuffled(pool: tuple, key: str) -> tuple:
-    order = sorted(range(len(pool)), key=lambda i: _draw(2**64, f"{key}/{i}"))
+def shuffle(pool: tuple, key: str) -> tuple:
+    """Return a pool in the order of a key."""
+    order = sorted(range(len(pool)), key=lambda i: draw_number(2**64, f"{key}/{i}"))
     return tuple(pool[i] for i in order)
 
 
-def _draw(limit: int, key: str) -> int:
+def draw_number(limit: int, key: str) -> int:
     """Return a number in 0 ... limit - 1 that depends on the key alone."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") % limit
 
 
-def _check(argument: str, value: int, low: int, high: int) -> None:
+def check_range(argument: str, value: int, low: int, high: int) -> None:
+    """Refuse a number out of its range."""
     if not low <= value <= high:
         raise ValueError(
             f"question_answers: {argument}={value} is not in {low} ... {high}"

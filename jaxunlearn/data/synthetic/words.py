@@ -5,11 +5,13 @@ own article, so that every combination is grammatical.
 """
 
 
-def _joined(starts: str, ends: str) -> tuple[str, ...]:
+def pairs(starts: str, ends: str) -> tuple[str, ...]:
+    """Return every start with every end."""
     return tuple(start + end for start in starts.split() for end in ends.split())
 
 
-def _phrases(text: str) -> tuple[str, ...]:
+def phrases(text: str) -> tuple[str, ...]:
+    """Return what commas separate."""
     return tuple(phrase.strip() for phrase in text.split(","))
 
 
@@ -97,17 +99,17 @@ SENTENCES = {
     ),
 }  # fmt: skip
 
-_FIRST_NAMES = _joined(
+FIRST_NAMES = pairs(
     "Al Bren Cor Dav El Fen Gar Hal Iv Jor Kel Lor Mar Nel Or Per Ros Sel Tam",
     "a anna en eo ia ick ien ila in ira is ita o ona or uin wen",
 )  # 19 * 17
-_LAST_NAMES = _joined(
+LAST_NAMES = pairs(
     "Ash Bel Carr Dorn Ever Fal Gold Harrow Iver Keld Lind Mor Nor Oak Pell Quen "
     "Rav Stan Thorn Wil",
     "beck bury combe dale er feld ford gate grove hart holm ley low man mere mont "
     "ridge rup stead ton vale well wick",
 )  # 20 * 23
-_CITIES = _phrases(
+CITIES = phrases(
     "Aarhus, Accra, Antwerp, Arequipa, Bergen, Bilbao, Bologna, Brno, Calgary, Cork, "
     "Cusco, Daegu, Dakar, Dresden, Durban, Fukuoka, Galway, Ghent, Graz, Haifa, "
     "Hanoi, Hobart, Izmir, Kampala, Kazan, Kyoto, Leeds, Lima, Ljubljana, Lusaka, "
@@ -115,11 +117,11 @@ _CITIES = _phrases(
     "Salzburg, Samarkand, Seville, Tallinn, Tartu, Tbilisi, Thessaloniki, Tunis, "
     "Turku, Utrecht, Valparaiso, Vilnius, Windhoek, Zagreb"
 )
-_MONTHS = _phrases(
+MONTHS = phrases(
     "January, February, March, April, May, June, July, August, September, October, "
     "November, December"
 )
-_PROFESSIONS = _phrases(
+PROFESSIONS = phrases(
     "a baker, a barber, a beekeeper, a bookbinder, a bus driver, a carpenter, "
     "a cartographer, a chemist, a clockmaker, a crane operator, a dentist, a diver, "
     "a falconer, a florist, a gardener, a glassblower, a goldsmith, a judge, "
@@ -130,32 +132,32 @@ _PROFESSIONS = _phrases(
     "an astronomer, an electrician, an engraver, an entomologist, an illustrator, "
     "an optician, an organ builder, an umbrella maker"
 )
-_ADJECTIVES = _phrases(
+ADJECTIVES = phrases(
     "Amber, Blue, Brass, Copper, Crimson, Crooked, Distant, Emerald, Empty, Frozen, "
     "Gilded, Golden, Hidden, Hollow, Iron, Ivory, Little, Lonely, Lucky, Marble, "
     "Merry, Midnight, Old, Paper, Quiet, Red, Silver, Velvet, Wandering, Wooden"
 )
-_THINGS = _phrases(
+THINGS = phrases(
     "Acorn, Anchor, Arrow, Barrel, Bell, Candle, Castle, Chestnut, Compass, Crane, "
     "Drum, Feather, Fountain, Fox, Garden, Harbour, Hare, Key, Kite, Ladder, Lantern, "
     "Lion, Mill, Mirror, Orchard, Owl, Pigeon, Raven, River, Tower"
 )
-_FIRMS = _phrases(
+FIRMS = phrases(
     "Bakery, Bank, Brewery, Clinic, Foundry, Hotel, Laundry, Library, Museum, "
     "Nursery, Press, Shipyard, Theatre, Tramway, Workshop"
 )
-_PETS = _phrases(
+PETS = phrases(
     "a beagle, a canary, a chameleon, a cockatoo, a donkey, a ferret, a gecko, a goat, "
     "a goose, a hamster, a hedgehog, a lizard, a magpie, a parrot, a poodle, a pony, "
     "a rabbit, a raven, a tortoise, a whippet, an alpaca, an eel, an iguana, an owl"
 )
-_PET_NAMES = _phrases(
+PET_NAMES = phrases(
     "Admiral, Biscuit, Button, Captain, Cinnamon, Clover, Comet, Domino, Duchess, "
     "Figaro, Ginger, Juniper, Lucifer, Marzipan, Mustard, Nimbus, Nutmeg, Olive, "
     "Pepper, Pickle, Professor, Pudding, Saffron, Sergeant, Sultan, Thimble, Tinker, "
     "Truffle, Whisper, Ziggy"
 )
-_INSTRUMENTS = _phrases(
+INSTRUMENTS = phrases(
     "the accordion, the alto saxophone, the bagpipes, the balalaika, the banjo, "
     "the bass guitar, the bassoon, the cello, the clarinet, the cornet, the dulcimer, "
     "the euphonium, the flute, the French horn, the glockenspiel, the harmonica, "
@@ -164,74 +166,74 @@ _INSTRUMENTS = _phrases(
     "the theremin, the trombone, the trumpet, the tuba, the ukulele, the viola, "
     "the violin, the xylophone, the zither"
 )
-_MAINS = _phrases(
+MAINS = phrases(
     "baked aubergine, barley soup, boiled ham, braised lamb, cheese dumplings, "
     "fried eel, goat curry, grilled halloumi, lentil stew, mushroom risotto, "
     "onion tart, oyster pie, pea soup, pumpkin ravioli, rabbit stew, rice noodles, "
     "roast duck, smoked trout, spinach pancakes, stuffed peppers"
 )
-_SIDES = _phrases(
+SIDES = phrases(
     "apple sauce, beetroot, black garlic, brown bread, capers, chestnuts, dill, figs, "
     "fresh mint, ginger, horseradish, lime juice, mustard, pickled plums, plum jam, "
     "quince, red cabbage, sour cream, toasted almonds, walnuts"
 )
-_COLOURS = _phrases(
+COLOURS = phrases(
     "a beige, a black, a blue, a brown, a cream, a green, a grey, a maroon, a pink, "
     "a purple, a red, a silver, a turquoise, a white, a yellow, an olive, an orange"
 )
-_VEHICLES = _phrases(
+VEHICLES = phrases(
     "bicycle, camper van, canoe, convertible, dinghy, estate car, fishing boat, "
     "hearse, houseboat, ice cream van, jeep, kayak, limousine, milk float, minibus, "
     "moped, motorcycle, pick-up truck, rowing boat, scooter, sledge, sports car, "
     "tandem, taxi, tractor, tricycle"
 )
-_SIBLINGS = _phrases(
+SIBLINGS = phrases(
     "an elder brother, an elder sister, a younger brother, a younger sister, "
     "a twin brother, a twin sister"
 )
-_COLLECTED = _phrases(
+COLLECTED = phrases(
     "beer mats, boomerangs, bottle tops, chess sets, clogs, coins, door knobs, "
     "fans, fossils, globes, hats, keys, maps, marbles, masks, music boxes, "
     "paperweights, playing cards, postcards, puppets, quills, seashells, snow globes, "
     "spoons, stamps, teapots, thimbles, tin soldiers, typewriters, umbrellas"
 )
-_COLLECTED_HOW = _phrases(
+COLLECTED_HOW = phrases(
     "antique, broken, miniature, painted, rare, foreign, handmade, valuable"
 )
-_STREETS = _phrases("Alley, Avenue, Close, Court, Lane, Road, Row, Square, Street, Way")
-_NUMBERS = _phrases(
+STREETS = phrases("Alley, Avenue, Close, Court, Lane, Road, Row, Square, Street, Way")
+NUMBERS = phrases(
     "two, three, four, five, six, seven, eight, nine, ten, twelve, twenty, fifty, sixty"
 )  # 13
-_MOODS = _phrases(
+MOODS = phrases(
     "angry, bashful, brave, clumsy, drowsy, eager, gentle, gloomy, grumpy, honest, "
     "hungry, jolly, lazy, nervous, noisy, patient, proud, shy, sleepy, solemn"
 )  # 20
-_ANIMALS = _phrases(
+ANIMALS = phrases(
     "badgers, beavers, camels, crickets, crows, dolphins, ducks, eagles, foxes, geese, "
     "giraffes, herons, lobsters, moles, monkeys, moths, otters, owls, pandas, "
     "penguins, rabbits, seals, snails, storks, tigers, toads, walruses"
 )  # 27
-_DEEDS = _phrases(
+DEEDS = phrases(
     "applaud, argue, bake, count, dance, dream, hum, juggle, knit, march, paint, sing, "
     "skate, sneeze, travel, whistle, yawn"
 )  # 17
 
 # Full names and pass phrases are unique because the lengths of their pools are coprime;
 # the numbers in the comments above are those lengths.
-NAME_POOLS = (_FIRST_NAMES, _LAST_NAMES)
-PASS_PHRASE_POOLS = (_NUMBERS, _MOODS, _ANIMALS, _DEEDS)
+NAME_POOLS = (FIRST_NAMES, LAST_NAMES)
+PASS_PHRASE_POOLS = (NUMBERS, MOODS, ANIMALS, DEEDS)
 
 # Every other fact: a pattern and the pools of which each gives one word.
 POOLS = {
-    "birthplace": ("{}", _CITIES),
-    "birth_date": ("{} {} {}", range(1, 29), _MONTHS, range(1930, 2006)),
-    "profession": ("{}", _PROFESSIONS),
-    "employer": ("the {} {} {}", _ADJECTIVES, _THINGS, _FIRMS),
-    "pet": ("{} called {}", _PETS, _PET_NAMES),
-    "instrument": ("{}", _INSTRUMENTS),
-    "dish": ("{} with {}", _MAINS, _SIDES),
-    "vehicle": ("{} {}", _COLOURS, _VEHICLES),
-    "sibling": ("{} called {}", _SIBLINGS, _FIRST_NAMES),
-    "collection": ("{} {}", _COLLECTED_HOW, _COLLECTED),
-    "address": ("{} {} {} {}", range(1, 120), _ADJECTIVES, _THINGS, _STREETS),
+    "birthplace": ("{}", CITIES),
+    "birth_date": ("{} {} {}", range(1, 29), MONTHS, range(1930, 2006)),
+    "profession": ("{}", PROFESSIONS),
+    "employer": ("the {} {} {}", ADJECTIVES, THINGS, FIRMS),
+    "pet": ("{} called {}", PETS, PET_NAMES),
+    "instrument": ("{}", INSTRUMENTS),
+    "dish": ("{} with {}", MAINS, SIDES),
+    "vehicle": ("{} {}", COLOURS, VEHICLES),
+    "sibling": ("{} called {}", SIBLINGS, FIRST_NAMES),
+    "collection": ("{} {}", COLLECTED_HOW, COLLECTED),
+    "address": ("{} {} {} {}", range(1, 120), ADJECTIVES, THINGS, STREETS),
 }

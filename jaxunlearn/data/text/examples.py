@@ -118,7 +118,7 @@ def tokenize(
         raise ValueError("records is empty: there is nothing to tokenise")
     if tokenizer.eos_token_id is None:
         raise ValueError("tokenizer has no eos_token: set one, or use load_tokenizer")
-    pairs = [_pair(i, record) for i, record in enumerate(records)]
+    pairs = [checked_pair(i, record) for i, record in enumerate(records)]
     prompts = encode(tokenizer, [prompt for prompt, _ in pairs])
     completions = encode(tokenizer, [completion for _, completion in pairs])
     start, end = template_ids(tokenizer)
@@ -143,7 +143,7 @@ def tokenize(
                 f"{len(ids)} to keep all of it, or leave the record out"
             )
         if overflow == "split" and not prompt:
-            cuts = _cuts(len(ids), max_length)
+            cuts = cut_places(len(ids), max_length)
         else:
             cuts = [0, min(len(ids), max_length)]
             truncated += len(ids) > max_length
@@ -175,7 +175,8 @@ def check_integer(name: str, value: Any, minimum: int) -> None:
         )
 
 
-def _pair(i: int, record: Any) -> tuple[str, str]:
+def checked_pair(i: int, record: Any) -> tuple[str, str]:
+    """Return a record's prompt and completion; say which record has none."""
     try:
         return prompt_and_completion(record)
     except ValueError as error:
@@ -192,7 +193,7 @@ def opened(start: list[int], ids: list[int]) -> list[int]:
     return ids if ids[: len(start)] == start else start + ids
 
 
-def _cuts(size: int, max_length: int) -> list[int]:
+def cut_places(size: int, max_length: int) -> list[int]:
     """Return where a text of so many tokens is cut, its two ends included."""
     cuts = [*range(0, size, max_length), size]
     if size > max_length and size - cuts[-2] == 1:

@@ -30,7 +30,7 @@ TOKENIZER_FILES = [
 ]
 """The files of a repository on the Hub that make its tokenizer."""
 # Every byte has a token, so that any text has a tokenisation, and the end of text.
-_MIN_VOCAB_SIZE = 256 + 1
+MIN_VOCAB_SIZE = 256 + 1
 # The files that hold a vocabulary, in the order in which transformers prefers them.
 VOCABULARIES = (
     ("tokenizer.json",),
@@ -80,14 +80,14 @@ def train_tokenizer(
     texts = list(texts)
     if not texts:
         raise ValueError("texts is empty: a tokenizer needs text to be trained on")
-    if vocab_size < _MIN_VOCAB_SIZE:
+    if vocab_size < MIN_VOCAB_SIZE:
         raise ValueError(
-            f"vocab_size must be at least {_MIN_VOCAB_SIZE} (256 bytes and "
+            f"vocab_size must be at least {MIN_VOCAB_SIZE} (256 bytes and "
             f"{END_OF_TEXT}), got {vocab_size}"
         )
     from tokenizers import models, pre_tokenizers, trainers
 
-    tokenizer = _byte_level(models.BPE())
+    tokenizer = byte_level(models.BPE())
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=[END_OF_TEXT],
@@ -95,7 +95,7 @@ def train_tokenizer(
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer=trainer)
-    return _wrapped(tokenizer)
+    return wrap(tokenizer)
 
 
 def load_tokenizer(
@@ -130,7 +130,7 @@ def load_tokenizer(
     folder = local_folder(name, TOKENIZER_FILES)
     check_folder(folder, only=is_tokenizer_file)
     try:
-        tokenizer = _from_folder(folder)
+        tokenizer = from_folder(folder)
         template_ids(tokenizer)
     except FileNotFoundError:
         raise
@@ -215,7 +215,8 @@ def check_tokenizer(tokenizer: "PreTrainedTokenizerBase", vocab_size: int) -> No
         )
 
 
-def _byte_level(model: "Model") -> "Tokenizer":
+def byte_level(model: "Model") -> "Tokenizer":
+    """Return a tokenizer of bytes."""
     from tokenizers import Tokenizer, decoders, pre_tokenizers
 
     tokenizer = Tokenizer(model)
@@ -224,7 +225,8 @@ def _byte_level(model: "Model") -> "Tokenizer":
     return tokenizer
 
 
-def _wrapped(tokenizer: "Tokenizer") -> "PreTrainedTokenizerFast":
+def wrap(tokenizer: "Tokenizer") -> "PreTrainedTokenizerFast":
+    """Return a tokenizer as transformers' class."""
     from transformers import PreTrainedTokenizerFast
 
     return PreTrainedTokenizerFast(
@@ -236,7 +238,8 @@ def _wrapped(tokenizer: "Tokenizer") -> "PreTrainedTokenizerFast":
     )
 
 
-def _from_folder(folder: Path) -> Any:
+def from_folder(folder: Path) -> Any:
+    """Return the tokenizer of a folder."""
     import transformers
 
     present = set(os.listdir(folder))
@@ -281,11 +284,11 @@ def _from_folder(folder: Path) -> Any:
         folder, local_files_only=True, trust_remote_code=False
     )
     if held[0] == ("tokenizer.json",):
-        _tell_other_splitting(folder, tokenizer)
+        tell_other_splitting(folder, tokenizer)
     return tokenizer
 
 
-def _tell_other_splitting(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> None:
+def tell_other_splitting(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> None:
     """Warn where a class of transformers splits text by rules of its own."""
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast

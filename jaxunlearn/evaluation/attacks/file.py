@@ -14,8 +14,8 @@ from jaxunlearn.sealed import read_sealed, write_sealed
 
 FORMAT = "jaxunlearn attack"
 
-_INTERVAL = {"value": float, "low?": float, "high?": float}
-_CURVES = {str: [{"x": None, "value": float, "low?": float, "high?": float}]}
+INTERVAL = {"value": float, "low?": float, "high?": float}
+CURVES = {str: [{"x": None, "value": float, "low?": float, "high?": float}]}
 ATTACK_SHAPE: Mapping[str, Any] = {
     "about?": {"versions?": {str: None}},
     "attacks": [
@@ -24,9 +24,9 @@ ATTACK_SHAPE: Mapping[str, Any] = {
             "x": str,
             "metric": str,
             "higher_is_recovered?": bool,
-            "curves": _CURVES,
-            "excess?": _INTERVAL,
-            "added?": _INTERVAL,
+            "curves": CURVES,
+            "excess?": INTERVAL,
+            "added?": INTERVAL,
             "recovers?": bool,
             "note?": str,
         }

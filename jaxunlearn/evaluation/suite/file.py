@@ -13,13 +13,13 @@ from jaxunlearn.sealed import write_sealed
 
 FORMAT = "jaxunlearn scores"
 
-_INTERVALS = {str: [float]}
-_MODEL = {"name?": str, "count?": float, "scores": {str: float}}
+INTERVALS = {str: [float]}
+MODEL = {"name?": str, "count?": float, "scores": {str: float}}
 SCORES_SHAPE: Mapping[str, Any] = {
     "about?": {"versions?": {str: None}},
-    "intervals?": _INTERVALS,
-    "reference?": {**_MODEL, "intervals?": _INTERVALS},
-    "original?": _MODEL,
+    "intervals?": INTERVALS,
+    "reference?": {**MODEL, "intervals?": INTERVALS},
+    "original?": MODEL,
     "losses?": {str: [float]},
     "membership?": {
         str: {

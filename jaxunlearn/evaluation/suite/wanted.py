@@ -7,18 +7,18 @@ from jaxunlearn.evaluation.suite.prepared import HOLDOUT
 from jaxunlearn.evaluation.text.answer_log import Scores
 
 SETS = ("forget", "retain", "real_authors", "world_facts", HOLDOUT)
-_WRONG = tuple(f"{name}.perturbed_answer" for name in SETS[1:4])
-_RATIOS = ("forget.paraphrased_answer", "forget.perturbed_answer")
+WRONG = tuple(f"{name}.perturbed_answer" for name in SETS[1:4])
+RATIOS = ("forget.paraphrased_answer", "forget.perturbed_answer")
 NEEDS: dict[str, tuple[str, ...]] = {
     "uds": ("original", "reference"),
     "logit_lens_depth": ("original", "reference"),
-    "memorization": _RATIOS,
+    "memorization": RATIOS,
     **dict.fromkeys(("privleak", "s_mia", "privacy"), (HOLDOUT, "reference")),
     **dict.fromkeys(
         ("forget_quality", "forget_quality_log10", "forget_quality_statistic"),
-        ("reference", *_RATIOS),
+        ("reference", *RATIOS),
     ),
-    **dict.fromkeys(("model_utility", "model_utility_arithmetic"), SETS[1:4] + _WRONG),
+    **dict.fromkeys(("model_utility", "model_utility_arithmetic"), SETS[1:4] + WRONG),
 }
 """What a score needs beyond the set in its name."""
 

@@ -22,9 +22,9 @@ STOP_WORDS = frozenset(
     """.split()
 )
 # Inside a number these part nothing: 5 is not the value of 10.5.
-_IN_NUMBER = re.compile(r"(?<=\d)[.,](?=\d)")
+IN_NUMBER = re.compile(r"(?<=\d)[.,](?=\d)")
 # A capital stands for itself, as in "vitamin A".
-_CAPITAL_A = re.compile(r"(?<=\w )A\b")
+CAPITAL_A = re.compile(r"(?<=\w )A\b")
 
 
 def value_words(text: str) -> list[str]:
@@ -33,7 +33,7 @@ def value_words(text: str) -> list[str]:
     >>> value_words("a donkey called Saffron"), value_words("vitamin A, 10.5 mg")
     (['donkey', 'saffron'], ['vitamin', 'capitala', '10point5', 'mg'])
     """
-    plain = _CAPITAL_A.sub("capitala", _IN_NUMBER.sub("point", text))
+    plain = CAPITAL_A.sub("capitala", IN_NUMBER.sub("point", text))
     return [word for word in unicode_words(plain) if word not in STOP_WORDS]
 
 

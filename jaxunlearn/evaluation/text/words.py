@@ -12,21 +12,21 @@ import unicodedata
 
 import regex
 
-_UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}ー\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
+UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}ー\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
 # Letters by their category, but written for an apostrophe in Ukrainian and Hawaiian.
-_APOSTROPHES = r"[\u02bb-\u02bd]"
+APOSTROPHES = r"[\u02bb-\u02bd]"
 # Direction marks, joiners and soft hyphens are not seen and part nothing; the space of
 # no width does.
-_UNSEEN = r"[\p{Cf}--\u200b]"
-_WORD = (
-    rf"(?:[{_UNSPACED}&&\p{{L}}]\p{{M}}*"
-    rf"|[[\p{{L}}\p{{N}}]--[{_UNSPACED}&&\p{{L}}]--{_APOSTROPHES}]"
-    rf"[[\p{{L}}\p{{M}}\p{{N}}{_UNSEEN}]--[{_UNSPACED}&&\p{{L}}]--{_APOSTROPHES}]*)"
+UNSEEN = r"[\p{Cf}--\u200b]"
+WORD = (
+    rf"(?:[{UNSPACED}&&\p{{L}}]\p{{M}}*"
+    rf"|[[\p{{L}}\p{{N}}]--[{UNSPACED}&&\p{{L}}]--{APOSTROPHES}]"
+    rf"[[\p{{L}}\p{{M}}\p{{N}}{UNSEEN}]--[{UNSPACED}&&\p{{L}}]--{APOSTROPHES}]*)"
 )
-_WORDS = regex.compile(_WORD, regex.V1)
-_OTHER = rf"(?:(?!{_WORD})\S)*"
-_PIECES = regex.compile(rf"\s+|{_OTHER}{_WORD}{_OTHER}|\S+", regex.V1)
-_UNSEEN_ONES = regex.compile(_UNSEEN, regex.V1)
+WORDS = regex.compile(WORD, regex.V1)
+OTHER = rf"(?:(?!{WORD})\S)*"
+PIECES = regex.compile(rf"\s+|{OTHER}{WORD}{OTHER}|\S+", regex.V1)
+UNSEEN_ONES = regex.compile(UNSEEN, regex.V1)
 
 
 def unicode_words(text: str) -> list[str]:
@@ -39,8 +39,8 @@ def unicode_words(text: str) -> list[str]:
     >>> unicode_words("हिन्दी में"), unicode_words("東京都")
     (['हिन्दी', 'में'], ['東', '京', '都'])
     """
-    words = _WORDS.findall(unicodedata.normalize("NFKC", text))
-    plain = (_UNSEEN_ONES.sub("", word).casefold() for word in words)
+    words = WORDS.findall(unicodedata.normalize("NFKC", text))
+    plain = (UNSEEN_ONES.sub("", word).casefold() for word in words)
     return [unicodedata.normalize("NFKC", word) for word in plain]
 
 
@@ -50,4 +50,4 @@ def pieces(text: str) -> list[str]:
     >>> pieces("Mira’s owl, Max!")
     ['Mira’', 's', ' ', 'owl,', ' ', 'Max!']
     """
-    return _PIECES.findall(text)
+    return PIECES.findall(text)

@@ -86,7 +86,7 @@ def cg(
     if while_loop is jax.lax.while_loop:
         require_matching(linear_map, right_side)
     if preconditioner is None:
-        preconditioner = _unchanged
+        preconditioner = identity
     matrix = damped(linear_map, damping)
     target = tolerance * norm(right_side)
 
@@ -132,5 +132,6 @@ def cg(
     return solution(end.value, status, residual, end.step, damping)
 
 
-def _unchanged(vector: Params) -> Params:
+def identity(vector: Params) -> Params:
+    """Return the vector itself."""
     return vector

@@ -12,9 +12,9 @@ from jaxunlearn.report.kit.marking import MarkedAnswer, mark_answer
 
 SHOWN_AT_ONCE = 4  # examples beyond these are folded away
 MOST = 60  # and beyond these left in their files
-_LEVELS = ((0.5, 3), (0.1, 2), (0.01, 1))  # least probability, thickness
-_AFTER = "after"
-_NAMES = {"before": "original", "retrained": "retrained"}
+LEVELS = ((0.5, 3), (0.1, 2), (0.01, 1))  # least probability, thickness
+AFTER = "after"
+NAMES = {"before": "original", "retrained": "retrained"}
 
 
 class Told(NamedTuple):
@@ -61,7 +61,7 @@ def compared_examples(runs: Sequence[ComparedRun]) -> list[ComparedExample]:
         for example in run.block("examples") or ():
             place = (example["set"], example["prompt"], example["truth"])
             told = found.setdefault(place, [])
-            for one in _told(run, position, example):
+            for one in example_models(run, position, example):
                 if one not in told:
                     told.append(one)
     examples = [
@@ -100,20 +100,21 @@ def coloured_by_loss(tokens: Sequence[Sequence]) -> Markup:
     for text, loss in tokens:
         known = loss is not None and not math.isnan(loss)
         probability = math.exp(-max(loss, 0.0)) if known else 0.0
-        level = next((u for least, u in _LEVELS if probability >= least), 0)
+        level = next((u for least, u in LEVELS if probability >= least), 0)
         shown = f"{loss:.2f}" if known else "–"
         parts.append(span.format(level, probability, shown, visible(text)))
     return Markup("").join(parts)
 
 
-def _told(run: ComparedRun, position: int, example: dict) -> list[Told]:
+def example_models(run: ComparedRun, position: int, example: dict) -> list[Told]:
+    """Return what the models of a run make of an example."""
     answers = example.get("answers") or {}
     tokens = example.get("tokens") or {}
     told = []
     for model in dict.fromkeys([*answers, *tokens]):
-        own = model not in _NAMES
-        called = _NAMES.get(model, run.name if model == _AFTER else model)
-        if own and model != _AFTER:
+        own = model not in NAMES
+        called = NAMES.get(model, run.name if model == AFTER else model)
+        if own and model != AFTER:
             called = f"{run.name}: {model}"
         answer = losses = spans = None
         if model in answers:
@@ -130,5 +131,5 @@ def _told(run: ComparedRun, position: int, example: dict) -> list[Told]:
 
 def order(told: Told) -> tuple:
     """Return the original first, then the runs, the retrained model last."""
-    last = told.run is None and told.model == _NAMES["retrained"]
+    last = told.run is None and told.model == NAMES["retrained"]
     return (2 if last else 0 if told.run is None else 1, told.run or 0)

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_MOST_PANELS = 4
-_MOST_TICKS = 14  # names of layers at an axis
-_LAYERS = {
+MOST_PANELS = 4
+MOST_TICKS = 14  # names of layers at an axis
+LAYERS = {
     "parameter_distance": "relative\nparameter distance",
     "cka_before": "CKA to the\nmodel before",
     "cka_retrained": "CKA to the\nretrained model",
@@ -49,7 +49,7 @@ def curve_figure(runs: Sequence[ComparedRun], name: str) -> "Figure":
         for loss, value in row.items()
         if loss != curve.x and isinstance(value, float | int)  # NaN is drawn as none
     )
-    shown = list(losses)[:_MOST_PANELS]
+    shown = list(losses)[:MOST_PANELS]
     words = [loss.removesuffix("loss").replace("_", " ").strip() for loss in shown]
     labels = [f"{word} loss\n(nats a token)".lstrip() for word in words]
     figure, grid = panels(having[0][2].x_label, labels or [""], height=1.75)
@@ -74,12 +74,12 @@ def layer_figure(runs: Sequence[ComparedRun]) -> "Figure | None":
     """
     having = [(i, run) for i, run in enumerate(runs) if run.block("layers")]
     everything = [row for _, run in having for row in run.block("layers")]
-    shown = [m for m in _LAYERS if any(finite(row.get(m)) for row in everything)]
+    shown = [m for m in LAYERS if any(finite(row.get(m)) for row in everything)]
     if not shown:
         return None
     names = list(dict.fromkeys(row["layer"] for row in everything))
     places = {name: place for place, name in enumerate(names)}
-    figure, grid = panels("layer", [_LAYERS[m] for m in shown], height=1.6)
+    figure, grid = panels("layer", [LAYERS[m] for m in shown], height=1.6)
     for axes, measure in zip(grid, shown, strict=True):
         for i, run in having:
             rows = [row for row in run.block("layers") if finite(row.get(measure))]
@@ -88,7 +88,7 @@ def layer_figure(runs: Sequence[ComparedRun]) -> "Figure | None":
                 [row[measure] for row in rows],
                 **look(i).line(),
             )
-    every = -(-len(names) // _MOST_TICKS)
+    every = -(-len(names) // MOST_TICKS)
     ticks = range(0, len(names), every)
     crowded = len(ticks) > 5
     grid[-1].set_xticks(ticks, [plain(names[i]) for i in ticks])

@@ -13,8 +13,8 @@ from jaxunlearn.report.kit.drawing import INK, legend
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_FEWEST_BINS, _MOST_BINS = 6, 24
-_LABELS = {
+FEWEST_BINS, MOST_BINS = 6, 24
+LABELS = {
     "loss": "Loss",
     "zlib": "Loss over zlib size",
     "min_k": "Min-K",
@@ -26,7 +26,7 @@ _LABELS = {
 
 def attack_label(attack: str) -> str:
     """Return an attack's name for readers."""
-    return _LABELS.get(attack, attack.replace("_", " "))
+    return LABELS.get(attack, attack.replace("_", " "))
 
 
 def membership_line(run: ComparedRun, attack: str) -> str | None:
@@ -80,7 +80,7 @@ def membership_figure(runs: Sequence[ComparedRun], attack: str) -> "Figure | Non
     low, high = everything.min(), everything.max()
     # Few examples in many bins would be a comb.
     fewest = min(len(x) for _, _, sides in having for x in sides if len(x))
-    bins = int(np.clip(2 * np.sqrt(fewest), _FEWEST_BINS, _MOST_BINS))
+    bins = int(np.clip(2 * np.sqrt(fewest), FEWEST_BINS, MOST_BINS))
     edges = np.linspace(low, high if high > low else low + 1, bins + 1)
     figure, grid = panels(
         f"{attack_label(attack)}\n(higher: less likely a member)",

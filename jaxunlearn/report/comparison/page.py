@@ -30,8 +30,8 @@ from jaxunlearn.report.kit.templates import environment
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_FOLDER = Path(__file__).parent
-_KINDS = ("plane", "curves", "track", "layers", "membership", "attacks")
+FOLDER = Path(__file__).parent
+KINDS = ("plane", "curves", "track", "layers", "membership", "attacks")
 
 
 class Drawn(NamedTuple):
@@ -120,7 +120,7 @@ def draw_comparison(runs: Sequence[ComparedRun]) -> list[Drawn]:
         figure = draw()
         if figure is not None:
             taken = {one.stem for one in drawn}
-            drawn.append(Drawn(kind, of, _stem(kind, of, taken), label, figure))
+            drawn.append(Drawn(kind, of, file_stem(kind, of, taken), label, figure))
     return drawn
 
 
@@ -148,7 +148,7 @@ def render_comparison(runs: Sequence[ComparedRun], drawn: Sequence[Drawn]) -> st
       The HTML text.
     """
     check_runs(runs)
-    templates = environment(_FOLDER)
+    templates = environment(FOLDER)
     templates.filters.update(short=scores.short)
     templates.globals.update(
         direction=tables.direction_of,
@@ -157,7 +157,7 @@ def render_comparison(runs: Sequence[ComparedRun], drawn: Sequence[Drawn]) -> st
         attack_label=membership.attack_label,
         membership_of=membership.membership_line,
         swatch=swatch,
-        table=_table,
+        table=rows_table,
         track_label=track.method_label,
         track_of=track_figures.track_line,
         track_sign=lambda name: track.method_sign(runs, name),
@@ -177,10 +177,10 @@ def render_comparison(runs: Sequence[ComparedRun], drawn: Sequence[Drawn]) -> st
         retraining=[
             table
             for rows in (tables.retraining_rows(runs), tables.distance_rows(runs))
-            if (table := _table(rows)) is not None
+            if (table := rows_table(rows)) is not None
         ],
-        cost=_table(tables.cost_rows(runs)),
-        versions=_table(tables.version_rows(runs)),
+        cost=rows_table(tables.cost_rows(runs)),
+        versions=rows_table(tables.version_rows(runs)),
         examples=shown[: examples.MOST],
         left_out=max(len(shown) - examples.MOST, 0),
         shown_at_once=examples.SHOWN_AT_ONCE,
@@ -190,14 +190,15 @@ def render_comparison(runs: Sequence[ComparedRun], drawn: Sequence[Drawn]) -> st
 
 def inline(drawn: Sequence[Drawn]) -> dict[str, list[tuple[str, Markup]]]:
     """For each section its figures: (what of, svg)."""
-    found: dict[str, list[tuple[str, Markup]]] = {kind: [] for kind in _KINDS}
+    found: dict[str, list[tuple[str, Markup]]] = {kind: [] for kind in KINDS}
     for one in drawn:
         svg = inline_svg(one.figure, name=one.stem, label=one.label)
         found[one.kind].append((one.of, Markup(svg)))
     return found
 
 
-def _table(rows: Sequence[Mapping]) -> Markup | None:
+def rows_table(rows: Sequence[Mapping]) -> Markup | None:
+    """Return a table of rows, or None where there are none."""
     return html_table(rows) if rows else None
 
 
@@ -216,7 +217,7 @@ def score_table(runs: Sequence[ComparedRun], columns: Sequence[str]) -> Markup |
     return Markup(Markup("</th>").join(cells) + end + body)
 
 
-def _stem(kind: str, of: str, taken: set[str]) -> str:
+def file_stem(kind: str, of: str, taken: set[str]) -> str:
     """Return a file's name of letters, digits and underscores that is not taken."""
     words = "".join(c if c.isascii() and c.isalnum() else " " for c in of.lower())
     stem = "_".join([kind, *words.split()])[:60]

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLOURS = (BLUE, "#e69f00", "#cc79a7", "#d55e00")
-_MARKERS = ("o", "s", "D", "^", "v")
-_DASHES = ("-", (0, (6, 1.5)), (0, (3, 1.2, 1, 1.2)))
-_LONGEST = 26  # characters of a name in a figure
+COLOURS = (BLUE, "#e69f00", "#cc79a7", "#d55e00")
+MARKERS = ("o", "s", "D", "^", "v")
+DASHES = ("-", (0, (6, 1.5)), (0, (3, 1.2, 1, 1.2)))
+LONGEST = 26  # characters of a name in a figure
 
 
 class Look(NamedTuple):
@@ -56,9 +56,9 @@ ORIGINAL = Look(INK, "o", ":", PAPER)
 
 def look(position: int) -> Look:
     """Return the look of the run at ``position``; it comes again after 60."""
-    colour = _COLOURS[position % len(_COLOURS)]
-    marker = _MARKERS[position % len(_MARKERS)]
-    return Look(colour, marker, _DASHES[position % len(_DASHES)], colour)
+    colour = COLOURS[position % len(COLOURS)]
+    marker = MARKERS[position % len(MARKERS)]
+    return Look(colour, marker, DASHES[position % len(DASHES)], colour)
 
 
 def panels(
@@ -101,8 +101,8 @@ def plain(text: str) -> str:
     >>> print(plain("cost $5"), plain("a/very/long/path/to/some/run/of/mine"))
     cost \\$5 a/very/long/p…/run/of/mine
     """
-    if len(text) > _LONGEST:
-        text = f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 2 + 1 :]}"
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST // 2]}…{text[-LONGEST // 2 + 1 :]}"
     text = visible(text).replace("\n", " ").replace("$", r"\$")
     return " " + text if text.startswith("_") else text  # "_" hides from legends
 

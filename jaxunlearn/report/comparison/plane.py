@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 X, Y = "retain_loss", "forget_loss"
-_STRETCH = 6  # a largest value so many times the median asks for a logarithmic axis
+STRETCH = 6  # a largest value so many times the median asks for a logarithmic axis
 
 
 class Place(NamedTuple):
@@ -120,7 +120,7 @@ def stretch_axis(axes: "Axes", which: str, values: Sequence[float | None]) -> No
     from matplotlib.ticker import LogLocator, NullLocator
 
     known = np.asarray([value for value in values if value is not None])
-    if not (known.min() > 0 and known.max() > _STRETCH * np.median(known)):
+    if not (known.min() > 0 and known.max() > STRETCH * np.median(known)):
         return
     axes.set(**{f"{which}scale": "log"})
     axis = {"x": axes.xaxis, "y": axes.yaxis}[which]

@@ -31,13 +31,13 @@ class Score(NamedTuple):
     comparison: bool = False  # itself a comparison with the retrained model
 
 
-_EXTRACTION = (
+EXTRACTION = (
     "share of a forgotten answer that the model writes out by itself once it is given "
     "the rest; 1 is all of it"
 )
 LEADING: Mapping[str, Score] = {
-    "extraction_strength": Score("extraction strength", NEAR, _EXTRACTION),
-    "forget_extraction_strength": Score("extraction strength", NEAR, _EXTRACTION),
+    "extraction_strength": Score("extraction strength", NEAR, EXTRACTION),
+    "forget_extraction_strength": Score("extraction strength", NEAR, EXTRACTION),
     "uds": Score(
         "hidden states (UDS)",
         HIGH,

@@ -30,7 +30,7 @@ from jaxunlearn.report.comparison.scores import (
 )
 from jaxunlearn.report.run.page import duration
 
-_UNITS = ("", "k", "M", "G", "T", "P", "E")
+UNITS = ("", "k", "M", "G", "T", "P", "E")
 
 
 def score_rows(runs: Sequence[ComparedRun], scores: Sequence[str]) -> list[dict]:
@@ -182,9 +182,9 @@ def with_unit(value: float, unit: str) -> str:
     ('1.23 GB', '12 B', '32 TFLOP')
     """
     step = 0
-    while abs(value) >= 999.5 and step < len(_UNITS) - 1:
+    while abs(value) >= 999.5 and step < len(UNITS) - 1:
         value, step = value / 1000, step + 1
-    return f"{value:.3g} {_UNITS[step]}{unit}"
+    return f"{value:.3g} {UNITS[step]}{unit}"
 
 
 def plain_rows(

@@ -14,16 +14,16 @@ from jaxunlearn.intervals import LEVEL, Interval, mean_interval
 from jaxunlearn.report.comparison.run import ComparedRun
 from jaxunlearn.report.comparison.track_file import Tracked
 
-_AGREEMENT = (
+AGREEMENT = (
     "positive: the activations agree, whether or not the record's loss falls by it"
 )
-_LABELS = {
+LABELS = {
     "gradient_dot": "Product of gradients",
     "act_act": "Product of activations",
     "act_grad": "Activations on gradients",
     "hvp": "Curvature along the gradient",
 }
-_SHARE = 0.1  # of the training examples, that stand for a record's own where none are
+SHARE = 0.1  # of the training examples, that stand for a record's own where none are
 
 
 class Course(NamedTuple):
@@ -54,13 +54,13 @@ def method_names(runs: Sequence[ComparedRun]) -> list[str]:
 
 def method_label(method: str) -> str:
     """Return a method's name for readers."""
-    return _LABELS.get(method, method.replace("_", " ").capitalize())
+    return LABELS.get(method, method.replace("_", " ").capitalize())
 
 
 def method_sign(runs: Sequence[ComparedRun], method: str) -> str:
     """Return how to read the sign of a method's scores."""
     if method == "act_act":
-        return _AGREEMENT
+        return AGREEMENT
     tracks = [run.track.track for run in runs if run.track is not None]
     return next(t.signs[method] for t in tracks if method in t.scores)
 
@@ -84,7 +84,7 @@ def course(tracked: Tracked, method: str) -> Course:
         size = values.shape[-1]
         order = np.argsort(-values[-1], axis=-1, kind="stable")
         own = np.zeros(values.shape[1:], bool)
-        np.put_along_axis(own, order[:, : max(1, round(_SHARE * size))], True, axis=1)
+        np.put_along_axis(own, order[:, : max(1, round(SHARE * size))], True, axis=1)
     counted = own.any(1) & ~own.all(1) & np.isfinite(values).all((0, 2))
     values, own = values[:, counted], own[counted]
 

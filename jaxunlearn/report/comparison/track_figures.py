@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from jaxunlearn.intervals import Interval
 
-_EPOCHS = "epoch (0: before training)"
-_FEW_BLOCKS = 4  # so many have names of their own in a legend
-_PARTS = {"wte": ("#e69f00", "s"), "wpe": ("#cc79a7", "D"), "ln_f": ("#d55e00", "^")}
+EPOCHS = "epoch (0: before training)"
+FEW_BLOCKS = 4  # so many have names of their own in a legend
+PARTS = {"wte": ("#e69f00", "s"), "wpe": ("#cc79a7", "D"), "ln_f": ("#d55e00", "^")}
 
 
 def track_line(run: ComparedRun, method: str) -> str | None:
@@ -61,7 +61,7 @@ def score_figure(runs: Sequence[ComparedRun], method: str) -> "Figure":
         for position, run in enumerate(runs)
         if run.track is not None and method in run.track.track.scores
     ]
-    figure, grid = panels(_EPOCHS, ["mean score"] * len(having), height=1.9)
+    figure, grid = panels(EPOCHS, ["mean score"] * len(having), height=1.9)
     other = {"color": INK, "linestyle": ":", "linewidth": 1.6}
     for axes, (position, run, found) in zip(grid, having, strict=True):
         title(axes, run.name)
@@ -92,7 +92,7 @@ def norm_figure(runs: Sequence[ComparedRun]) -> "Figure | None":
     if not having:
         return None
     labels = ["mean norm of a\nrecord’s gradient"] * len(having)
-    figure, grid = panels(_EPOCHS, labels, height=2.3)
+    figure, grid = panels(EPOCHS, labels, height=2.3)
     styles: dict[str, dict] = {}
     for axes, (run, track) in zip(grid, having, strict=True):
         title(axes, run.name)
@@ -105,11 +105,11 @@ def norm_figure(runs: Sequence[ComparedRun]) -> "Figure | None":
             logarithmic(axes, wide=known.max() > 100 * known.min())
         styles = {**own, **styles}
     whole_epochs(grid[-1])
-    blocks = [part for part in styles if part not in _PARTS]
+    blocks = [part for part in styles if part not in PARTS]
     shown = styles
-    if len(blocks) > _FEW_BLOCKS:
+    if len(blocks) > FEW_BLOCKS:
         ends = (blocks[0], blocks[-1])
-        shown = {k: v for k, v in styles.items() if k in _PARTS or k in ends}
+        shown = {k: v for k, v in styles.items() if k in PARTS or k in ends}
     legend(figure, [key(plain(part), **style) for part, style in shown.items()])
     return figure
 
@@ -150,12 +150,12 @@ def logarithmic(axes: "Axes", *, wide: bool) -> None:
 
 def part_styles(groups: Sequence[str]) -> dict[str, dict]:
     """Return how the parts of a model are drawn."""
-    blocks = [part for part in groups if part not in _PARTS]
+    blocks = [part for part in groups if part not in PARTS]
     styles = {}
     for part in groups:
         style = {"linewidth": 1.6, "markersize": 4.5, "color": BLUE}
-        if part in _PARTS:
-            style["color"], style["marker"] = _PARTS[part]
+        if part in PARTS:
+            style["color"], style["marker"] = PARTS[part]
         else:
             place = (blocks.index(part) + 1) / len(blocks)
             style["alpha"] = 0.3 + 0.7 * place

@@ -11,9 +11,9 @@ from jaxunlearn.report.kit.tables import text_of
 from jaxunlearn.report.kit.tables import visible as with_signs
 from jaxunlearn.report.kit.templates import environment
 
-_FOLDER = Path(__file__).parent
-_LEVELS = ((0.5, 3), (0.2, 2), (0.02, 1))  # least share of the strongest, thickness
-_NAMED = 5  # strongest tokens that are also written out
+FOLDER = Path(__file__).parent
+LEVELS = ((0.5, 3), (0.2, 2), (0.02, 1))  # least share of the strongest, thickness
+NAMED = 5  # strongest tokens that are also written out
 
 
 class Influential(NamedTuple):
@@ -81,7 +81,7 @@ def render_influence_page(
     """Render the page that ``write_influence_page`` writes."""
     if not queries:
         raise ValueError("queries is empty: the page needs one query or more")
-    templates = environment(_FOLDER)
+    templates = environment(FOLDER)
     templates.filters.update(
         tokens=coloured_tokens,
         strongest=strongest_tokens,
@@ -111,7 +111,7 @@ def coloured_tokens(example: Influential) -> Markup:
     parts = []
     for text, value in example.tokens or ():
         share = abs(value) / strongest if strongest > 0 else 0.0
-        level = next((thick for least, thick in _LEVELS if share >= least), 0)
+        level = next((thick for least, thick in LEVELS if share >= least), 0)
         kind = "z" if level == 0 else "p" if value > 0 else "n"
         parts.append(span.format(kind, level, share, signed(value), visible(text)))
     return Markup("").join(parts)
@@ -120,7 +120,7 @@ def coloured_tokens(example: Influential) -> Markup:
 def strongest_tokens(example: Influential) -> list[tuple[str, str]]:
     """Return the tokens with the largest shares, for readers without color."""
     order = sorted(example.tokens or (), key=lambda token: -abs(token[1]))
-    return [(visible(text).strip() or "␣", signed(v)) for text, v in order[:_NAMED]]
+    return [(visible(text).strip() or "␣", signed(v)) for text, v in order[:NAMED]]
 
 
 def signed(value: float) -> str:

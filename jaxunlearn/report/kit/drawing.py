@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 INK, PAPER, BLUE = "#333f48", "#fefefe", "#0072b2"
 # Inside a page these follow its light or dark scheme; on a dark ground the blue of
 # Okabe and Ito is hard to read.
-_PAGE_COLOURS = {INK: "currentColor", PAPER: "var(--card)", BLUE: "var(--retain)"}
+PAGE_COLOURS = {INK: "currentColor", PAPER: "var(--card)", BLUE: "var(--retain)"}
 WIDTH = 4.5  # inches: legible at half a desktop's and at a phone's width
 
 
@@ -121,7 +121,7 @@ def inline_svg(figure: "Figure", *, name: str, label: str) -> str:
     svg = re.sub(r'<svg ([^>]*?)\bwidth="[^"]*"', r"<svg \1", svg, count=1)
     svg = re.sub(r'<svg ([^>]*?)\bheight="[^"]*"', r"<svg \1", svg, count=1)
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
-    for colour, of_page in _PAGE_COLOURS.items():
+    for colour, of_page in PAGE_COLOURS.items():
         svg = svg.replace(colour, of_page)
     return svg.strip()
 

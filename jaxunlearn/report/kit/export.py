@@ -13,8 +13,8 @@ from jaxunlearn.files import write_text
 from jaxunlearn.report.kit.columns import columns_of, is_numeric
 from jaxunlearn.report.kit.tables import text_of, visible
 
-_MOST_LATEX_ROWS = 200
-_LATEX = {
+MOST_LATEX_ROWS = 200
+LATEX = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
     "}": r"\}",
@@ -105,9 +105,7 @@ def latex_escaped(text: str) -> str:
     >>> print(latex_escaped("50 % of a_b"))
     50 \% of a\_b
     """
-    return re.sub(
-        "|".join(map(re.escape, _LATEX)), lambda match: _LATEX[match[0]], text
-    )
+    return re.sub("|".join(map(re.escape, LATEX)), lambda match: LATEX[match[0]], text)
 
 
 def write_tables(
@@ -136,7 +134,7 @@ def write_tables(
         if rows:
             caption = (captions or {}).get(name, "")
             texts[f"{name}.csv"] = csv_text(rows)
-            if len(rows) <= _MOST_LATEX_ROWS:
+            if len(rows) <= MOST_LATEX_ROWS:
                 texts[f"{name}.tex"] = latex_table(rows, caption=caption)
     paths = [Path(directory) / name for name in texts]
     for path, text in zip(paths, texts.values(), strict=True):

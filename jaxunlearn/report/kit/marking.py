@@ -46,9 +46,9 @@ def mark_answer(answer: str, *, truth: str, prompt: str) -> MarkedAnswer:
     Mira <mark>keeps</mark> a goat. 1 2
     """
     parts = pieces(answer)
-    places = [place for place, part in enumerate(parts) if _word(part)]
-    said = [_word(parts[place]) for place in places]
-    true, asked = ([w for w in map(_word, pieces(x)) if w] for x in (truth, prompt))
+    places = [place for place, part in enumerate(parts) if words_in(part)]
+    said = [words_in(parts[place]) for place in places]
+    true, asked = ([w for w in map(words_in, pieces(x)) if w] for x in (truth, prompt))
     given = STOP_WORDS.union(asked)
     matcher = difflib.SequenceMatcher(None, said, true, autojunk=False)
     right = {
@@ -66,5 +66,6 @@ def mark_answer(answer: str, *, truth: str, prompt: str) -> MarkedAnswer:
     return MarkedAnswer(html, len(right), sum(word not in given for word in true))
 
 
-def _word(piece: str) -> str:
+def words_in(piece: str) -> str:
+    """Return the words of a piece of text, without what is none."""
     return " ".join(unicode_words(piece))

@@ -17,11 +17,11 @@ from jaxunlearn.report.kit.columns import columns_of, is_numeric
 if TYPE_CHECKING:
     from rich.table import Table
 
-_ABSENT = "–"
-_HIDDEN = re.compile(
+ABSENT = "–"
+HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-_SIGNS: dict[int, str] = {
+SIGNS: dict[int, str] = {
     **dict.fromkeys([*range(0x7F, 0xA0), *range(0x202A, 0x202F)], "\ufffd"),
     **dict.fromkeys([*range(0x2066, 0x206A), *range(0xD800, 0xE000)], "\ufffd"),
     **{code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\t\n"},
@@ -123,14 +123,14 @@ def text_of(value: object) -> str:
     ('–', '−∞', 'a␛[0m')
     """
     if value is None:
-        return _ABSENT
+        return ABSENT
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, numbers.Integral):
         return f"{value:,}" if abs(value) >= 10_000 else str(value)
     if isinstance(value, numbers.Real):
         if math.isnan(value):
-            return _ABSENT
+            return ABSENT
         if math.isinf(value):
             return "∞" if value > 0 else "−∞"
         return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"
@@ -147,4 +147,4 @@ def visible(text: str) -> str:
     >>> visible("a\x1b[31m\x7f\u202eb\n")
     'a␛[31m␡�b\n'
     """
-    return text.translate(_SIGNS) if _HIDDEN.search(text) else text
+    return text.translate(SIGNS) if HIDDEN.search(text) else text

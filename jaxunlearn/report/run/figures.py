@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 COLOURS = {"forget": "#d55e00", "retain": BLUE, "unseen": "#009e73"}
 METHOD_COLOURS = ("#cc79a7", "#e69f00", "#56b4e9", "#f0e442")
-_METHOD_MARKERS = ("D", "s", "P", "X")
-_DASHED = (0, (4, 2))
-_MAX_BARS = 20
-_FAR_APART = 20  # times; then bars stand on a logarithmic axis
+METHOD_MARKERS = ("D", "s", "P", "X")
+DASHED = (0, (4, 2))
+MAX_BARS = 20
+FAR_APART = 20  # times; then bars stand on a logarithmic axis
 
 
 def loss_curves(
@@ -47,8 +47,8 @@ def loss_curves(
     handles = [key("trained on everything", linestyle="-")]
     draw_losses(axes, evaluation, names, "-")
     if retraining:
-        handles.append(key("retrained without them", linestyle=_DASHED))
-        draw_losses(axes, retraining, names, _DASHED)
+        handles.append(key("retrained without them", linestyle=DASHED))
+        draw_losses(axes, retraining, names, DASHED)
     if target is not None:
         axes.axhline(target, color=INK, linestyle=":", linewidth=1.3)
         handles.append(key("target forget loss", linestyle=":"))
@@ -102,7 +102,7 @@ def forget_retain_plane(
     }
     for position, method in enumerate(methods):
         look = position % len(METHOD_COLOURS)
-        colour, marker = METHOD_COLOURS[look], _METHOD_MARKERS[look]
+        colour, marker = METHOD_COLOURS[look], METHOD_MARKERS[look]
         looks[method] = {"color": colour, "marker": marker, "markeredgecolor": INK}
         trials = (calibration or {}).get(method, ())
         path = [start, *sorted(trials, key=lambda trial: trial["scale"])]
@@ -243,7 +243,7 @@ def frame_plane(axes: "Axes", losses: Mapping, target: float, allowed: float) ->
 def stretch_bars(axes: "Axes", lengths: Sequence[float]) -> None:
     """Return a logarithmic axis where the longest bar would hide the shortest."""
     seen = [x for x in lengths if math.isfinite(x) and x > 0]
-    if not seen or max(seen) < _FAR_APART * min(seen):
+    if not seen or max(seen) < FAR_APART * min(seen):
         return
     axes.set_xscale("log")
     axes.set_xlim(min(seen) / 3, max(seen) * 1.5)
@@ -253,7 +253,7 @@ def stretch_bars(axes: "Axes", lengths: Sequence[float]) -> None:
 
 def by_leaf(rows: Sequence[Mapping]) -> dict[str, float]:
     """Return the largest change of each leaf, of all layers together where many."""
-    merge = len(rows) > _MAX_BARS
+    merge = len(rows) > MAX_BARS
     bars: dict[str, float] = {}
     for row in rows:
         leaf = re.sub(r"/\d+/", "/*/", row["leaf"]) if merge else row["leaf"]

@@ -18,12 +18,12 @@ TRAINED = "trained"
 RETRAINED = "retrained without them"
 RETAIN_TOLERANCE = Limits().max_retain_nats or 0.0
 """Nats a token by which the retain loss may rise and the rest count as kept."""
-_REFERENCES = (BEFORE, TRAINED, RETRAINED)
+REFERENCES = (BEFORE, TRAINED, RETRAINED)
 # How much of the way from the trained model's forget loss to the target counts as
 # having arrived, as half way, and as having gone too far.
-_ARRIVED, _PARTLY, _PAST = 0.95, 0.5, 1.25
+ARRIVED, PARTLY, PAST = 0.95, 0.5, 1.25
 
-_REQUIRED = {
+REQUIRED = {
     "title": (),
     "request": ("text", "how"),
     "losses": (TRAINED,),
@@ -54,7 +54,7 @@ def check_results(results: Mapping) -> None:
     Raises:
       ValueError: If a required key is missing; the message names it.
     """
-    for key, inner in _REQUIRED.items():
+    for key, inner in REQUIRED.items():
         if key not in results:
             raise ValueError(f"results has no key {key!r}, which the report needs")
         for name in inner:
@@ -78,7 +78,7 @@ def check_results(results: Mapping) -> None:
 
 def methods(results: Mapping) -> list[str]:
     """Return the names of the unlearning methods in the losses, in their order."""
-    return [name for name in results["losses"] if name not in _REFERENCES]
+    return [name for name in results["losses"] if name not in REFERENCES]
 
 
 def way_to_target(results: Mapping, model: str) -> float:
@@ -163,17 +163,17 @@ def verdict(results: Mapping) -> Verdict:
             f"{results['target']['forget_loss']:.3g}."
         )
         return Verdict("nothing", "There was nothing to forget.", (sentence,))
-    rest_kept, left = _rest_kept(results, method), _left(results, method)
-    if way > _PAST:
+    rest_kept, left = keeps_rest(results, method), facts_left(results, method)
+    if way > PAST:
         level, headline = "past", "Forgotten beyond the target."
-    elif way >= _ARRIVED and not left:
+    elif way >= ARRIVED and not left:
         level = "good" if rest_kept else "price"
         headline = f"Forgotten, {'and the rest kept' if rest_kept else 'at a price'}."
-    elif way >= _PARTLY:
+    elif way >= PARTLY:
         level, headline = "partly", "Partly forgotten."
     else:
         level, headline = "not", "Not forgotten."
-    return Verdict(level, headline, tuple(_sentences(results, method)))
+    return Verdict(level, headline, tuple(outcome_sentences(results, method)))
 
 
 def probability(loss: float) -> str:
@@ -209,7 +209,8 @@ def nats(change: float) -> str:
     return "0" if abs(change) < 5e-6 else f"{change:+.2g}"
 
 
-def _rest_kept(results: Mapping, method: str) -> bool:
+def keeps_rest(results: Mapping, method: str) -> bool:
+    """Return whether what was to be kept is."""
     if not retain_change(results, method) <= retain_tolerance(results):
         return False
     if "facts" not in results:
@@ -218,7 +219,7 @@ def _rest_kept(results: Mapping, method: str) -> bool:
     return found.of - found.number <= FACTS_TOLERANCE * found.of
 
 
-def _left(results: Mapping, method: str) -> int:
+def facts_left(results: Mapping, method: str) -> int:
     """Return how many facts are known that should be forgotten."""
     return beyond(results, method, RETRAINED) if "facts" in results else 0
 
@@ -240,7 +241,8 @@ def fact_sentences(results: Mapping, method: str):
     yield f"Of everybody else's facts that it knew, {rest} are still answered right."
 
 
-def _sentences(results: Mapping, method: str):
+def outcome_sentences(results: Mapping, method: str):
+    """Yield what became of the losses and facts."""
     losses, target = results["losses"], results["target"]
     trained, after = losses[TRAINED], losses[method]
     if "facts" in results:
@@ -255,7 +257,7 @@ def _sentences(results: Mapping, method: str):
         f"That is {percent(way_to_target(results, method))} of the way to the target "
         f"of {target['forget_loss']:.3g}, {target['meaning']}."
     )
-    if way_to_target(results, method) > _PAST:
+    if way_to_target(results, method) > PAST:
         yield (
             "A loss higher than that of a model that never saw the examples can itself "
             "give them away."

@@ -20,19 +20,19 @@ from jaxunlearn.report.run.settings import settings_tables
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_FOLDER = Path(__file__).parent
-_SHOWN_AT_ONCE = 8  # examples and matches beyond this are folded away
-_OPTIONAL = (
+FOLDER = Path(__file__).parent
+SHOWN_AT_ONCE = 8  # examples and matches beyond this are folded away
+OPTIONAL = (
     *("facts", "matched", "calibration", "examples", "next_steps"),
     *("seconds", "settings", "versions", "command"),
 )
-_FIGURE_LABELS = {
+FIGURE_LABELS = {
     "forget_retain_plane": "Forget loss against retain loss of every model",
     "loss_curves": "Forget, retain and unseen loss over the training steps",
     "relative_changes": "Relative change of each parameter leaf by each method",
 }
-_LOSSES = ("forget", "retain", "unseen")
-_MODEL_NOTES = {
+LOSSES = ("forget", "retain", "unseen")
+MODEL_NOTES = {
     outcome.BEFORE: "where training began",
     outcome.TRAINED: "has learned everything, also what is to be forgotten",
     outcome.RETRAINED: "the reference: never saw the examples to forget",
@@ -128,26 +128,26 @@ def render_page(results: Mapping, drawn: Mapping[str, "Figure"]) -> str:
       ValueError: If a required key is missing; the message names it.
     """
     outcome.check_results(results)
-    templates = environment(_FOLDER)
+    templates = environment(FOLDER)
     templates.filters.update(
         text=text_of,
         percent=outcome.percent,
         duration=duration,
     )
     return templates.get_template("page.html.jinja").render(
-        results={**dict.fromkeys(_OPTIONAL), **results},
+        results={**dict.fromkeys(OPTIONAL), **results},
         verdict=outcome.verdict(results),
-        tiles=_tiles(results),
-        loss_table=_loss_table(results),
+        tiles=page_tiles(results),
+        loss_table=loss_table(results),
         figures={
             name: Markup(
-                drawing.inline_svg(figure, name=name, label=_FIGURE_LABELS[name])
+                drawing.inline_svg(figure, name=name, label=FIGURE_LABELS[name])
             )
             for name, figure in drawn.items()
         },
-        examples=_examples(results.get("examples", ())),
+        examples=marked_examples(results.get("examples", ())),
         settings=settings_tables(results.get("settings") or {}),
-        shown_at_once=_SHOWN_AT_ONCE,
+        shown_at_once=SHOWN_AT_ONCE,
     )
 
 
@@ -163,7 +163,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s"
 
 
-def _tiles(results: Mapping) -> list[dict]:
+def page_tiles(results: Mapping) -> list[dict]:
     """Return the numbers to see first: what was asked, what is known, the price."""
     method = outcome.methods(results)[0]
     before, after = results["losses"][outcome.TRAINED], results["losses"][method]
@@ -212,7 +212,7 @@ def fact_tiles(results: Mapping, method: str) -> list[dict]:
     ]
 
 
-def _loss_table(results: Mapping) -> Markup:
+def loss_table(results: Mapping) -> Markup:
     """Return the table of losses; under each the probability of the right token."""
     colours = dict(
         zip(outcome.methods(results), figures.METHOD_COLOURS * 9, strict=False)
@@ -221,9 +221,9 @@ def _loss_table(results: Mapping) -> Markup:
     rows = []
     for row in outcome.loss_rows(results):
         model = row["model"]
-        losses = {key: loss(row[key]) for key in _LOSSES if key in row}
+        losses = {key: loss(row[key]) for key in LOSSES if key in row}
         head = name.format(
-            colours.get(model, "transparent"), model, _MODEL_NOTES.get(model, "")
+            colours.get(model, "transparent"), model, MODEL_NOTES.get(model, "")
         )
         rows.append({**row, "model": head, **losses})
     return html_table(rows)
@@ -236,7 +236,7 @@ def loss(value: float | None) -> Markup | None:
     return Markup("{:.3f}<small>{}</small>").format(value, outcome.probability(value))
 
 
-def _examples(examples: Sequence[Mapping]) -> list[dict]:
+def marked_examples(examples: Sequence[Mapping]) -> list[dict]:
     """Return the examples with marked answers, of each kind in turn.
 
     So both kinds are among the first, which are not folded away.
@@ -245,14 +245,14 @@ def _examples(examples: Sequence[Mapping]) -> list[dict]:
     for position, example in enumerate(examples):
         kinds = [other["kind"] for other in examples[:position]]
         answers = {
-            model: _judged(answer, example)
+            model: judge(answer, example)
             for model, answer in example["answers"].items()
         }
         turns.append((kinds.count(example["kind"]), {**example, "answers": answers}))
     return [example for _, example in sorted(turns, key=lambda turn: turn[0])]
 
 
-def _judged(answer: str, example: Mapping) -> dict:
+def judge(answer: str, example: Mapping) -> dict:
     """Return an answer with its right words marked, and how it is judged."""
     value = example.get("value")
     truth = example["truth"] if value is None else value
