@@ -97,3 +97,27 @@ def small_run():
         loss=loss,
         params={"kernel": jnp.asarray(kernel), "bias": jnp.zeros(classes)},
     )
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """The arrays of a small GPT-2's golden file by their folder."""
+    import numpy as np
+
+    folders = {}
+    with np.load(Path(__file__).parent / "golden" / "gpt2_tiny.npz") as file:
+        for path in file.files:
+            folder, _, name = path.partition("/")
+            folders.setdefault(folder, {})[name] = file[path]
+    return folders
+
+
+@pytest.fixture(scope="session")
+def checkpoint(golden, tmp_path_factory):
+    """The golden weights, as a directory."""
+    import safetensors.numpy
+
+    directory = tmp_path_factory.mktemp("golden")
+    (directory / "config.json").write_text(str(golden["config"][""]))
+    safetensors.numpy.save_file(golden["params"], directory / "model.safetensors")
+    return directory

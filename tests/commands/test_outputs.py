@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 
 from jaxunlearn.commands.outputs import check_output, is_form
-from jaxunlearn.evaluation.suite.scores import score_names
-from jaxunlearn.evaluation.suite.wanted import needs_of
 
 
 @pytest.fixture
@@ -122,16 +120,6 @@ def test_what_the_command_itself_wrote_may_be_replaced(tmp_path):
             with pytest.raises(ValueError, match="no scores file"):
                 check_output("out", path, ".json", kind="scores")
     check_output("out", None, ".json", kind="scores")
-
-
-def test_the_needs_of_every_score_are_known():
-    for name in score_names():
-        assert needs_of(name)
-    assert needs_of("mia_reference_auc") == ("holdout", "reference")
-    assert needs_of("world_facts_truth_ratio_arithmetic") == (
-        "world_facts",
-        "world_facts.perturbed_answer",
-    )
 
 
 # --- logs ---------------------------------------------------------------------------
