@@ -125,9 +125,9 @@ def descend(
 
     state = initial_descent(make(task), transform, params, key)
     if goal.target is not None:
-        state = state._replace(previous=state.params)
+        state = state._replace(previous=tree.master_weights(params))
     if goal.keep_best is not None:
-        state = state._replace(best=state.params)
+        state = state._replace(best=tree.master_weights(params))
     state, history = files.resume(state)
     if not history:
         history.append(look_at(state.params, 0))
@@ -135,8 +135,8 @@ def descend(
         return Outcome(params, Status.ALREADY, 0, history=(history[0],)), Used(0.0, 0)
     first, saved, end = int(state.step), time.monotonic(), None
     for done in range(first + 1, total + 1):
-        moving = step(argument, without_kept(state), batches(done - 1))
-        state = moving._replace(previous=state.previous, best=state.best)
+        moved = step(argument, *step_inputs(state), batches(done - 1))
+        state = Descent(*moved, previous=state.previous, best=state.best)
         on_step(Progress("Unlearning", done, total, history[-1].forget))
         if done % every == 0 or done == total:
             history.append(look_at(state.params, done))
@@ -147,9 +147,9 @@ def descend(
             if end is not None:
                 break
             if best_step(history, goal) == done:
-                state = state._replace(best=state.params)
+                state = state._replace(best=tree.master_weights(state.params))
             if goal.target is not None:
-                state = state._replace(previous=state.params)
+                state = state._replace(previous=tree.master_weights(state.params))
         if time.monotonic() - saved > SAVE_SECONDS:
             files.save(state, history)
             saved = time.monotonic()
@@ -157,7 +157,7 @@ def descend(
         end = ending(history, goal, last=True)
     assert end is not None
     outcome = ended(end, state, history, params, goal)
-    given = (argument, without_kept(state), batches(0))
+    given = (argument, *step_inputs(state), batches(0))
     taken = history[-1].step - first
     return outcome, Used(
         taken * program_flops(step, *given),
@@ -237,9 +237,9 @@ def shortened(
     return state._replace(params=last.params) if last.scale else state
 
 
-def without_kept(state: Descent) -> Descent:
+def step_inputs(state: Descent) -> tuple:
     """Return what a step reads and writes of a state."""
-    return state._replace(previous=(), best=())
+    return state.params, state.opt_state, state.objective, state.step
 
 
 def best_step(history: list[PathPoint], goal: Goal) -> int | None:

@@ -40,9 +40,11 @@ def initial_descent(
     params: Params,
     key: jax.Array,
 ) -> Descent:
-    """Return the state before the first step."""
+    """Return the state before the first step; ``params`` stay the caller's own."""
     masters = tree.master_weights(params)
-    state = objective.init(masters, jax.random.fold_in(key, 2**32 - 1))
+    # A copy of its own: an objective may keep them, and the step consumes its weights.
+    start = tree.master_weights(params)
+    state = objective.init(start, jax.random.fold_in(key, 2**32 - 1))
     return Descent(masters, transform.init(masters), state, jnp.int32(0))
 
 
@@ -52,25 +54,36 @@ def make_step(
     transform: optax.GradientTransformation,
     mask: Params,
     key: jax.Array,
-) -> tuple[Callable[[Any, Descent, Sets], Descent], Any]:
-    """Return the jitted step ``(argument, state, batches) -> state``, and its argument.
+) -> tuple[Callable[..., tuple], Any]:
+    """Return the jitted step, and its first argument.
 
-    The argument are the task's arrays, so that they are no constants of the program.
+    The step is ``(argument, params, opt_state, objective, step, batches) -> (params,
+    opt_state, objective, step)``, in the fields of :class:`Descent`. Its argument are
+    the task's arrays, so that they are no constants of the program. Parameters and
+    optimizer state are consumed: the new ones take their place in memory. What an
+    objective keeps may be a tree that others hold too, and stays.
     """
     argument, restored = split_task(task)
 
-    def step(argument: Any, state: Descent, batches: Sets) -> Descent:
+    def step(
+        argument: Any,
+        params: Params,
+        opt_state: optax.OptState,
+        objective: Any,
+        number: jax.Array,
+        batches: Sets,
+    ) -> tuple:
         loss = make(restored(argument)).loss
-        gradient, inner = jax.grad(loss, has_aux=True)(
-            state.params, state.objective, batches, jax.random.fold_in(key, state.step)
+        gradient, objective = jax.grad(loss, has_aux=True)(
+            params, objective, batches, jax.random.fold_in(key, number)
         )
         gradient = tree.masked(gradient, mask)
-        updates, opt_state = transform.update(gradient, state.opt_state, state.params)
+        updates, opt_state = transform.update(gradient, opt_state, params)
         # Not the gradient alone: decay and momentum would move what is to stay.
-        moved = tree.add_scaled(state.params, 1.0, tree.masked(updates, mask))
-        return Descent(moved, opt_state, inner, state.step + 1)
+        params = tree.add_scaled(params, 1.0, tree.masked(updates, mask))
+        return params, opt_state, objective, number + 1
 
-    return jax.jit(step), argument
+    return jax.jit(step, donate_argnums=(1, 2)), argument
 
 
 def reference_columns(
