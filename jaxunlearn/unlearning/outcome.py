@@ -35,9 +35,9 @@ DONE = frozenset(
 
 
 class Trial(NamedTuple):
-    """One scale that was tried."""
+    """One scale that was tried, or one point of a way of several steps."""
 
-    scale: float
+    scale: float  # the multiple of its direction; where there is none, relative_step
     forget: float  # forget loss there
     retain: float  # retain loss there
     relative_step: float  # |change of the parameters| / |parameters of the layers|

@@ -26,6 +26,9 @@ SHAPES: Mapping[str, Any] = {
     "scores": SCORES_SHAPE,
     "attack": ATTACK_SHAPE,
     "unlearning": {
+        # The multiple of the one direction that was gone, 0 where none was; null of a
+        # method that takes several steps.
+        "scale?": float,
         "trials": [{"scale": float, "forget": float, "retain": float}],
         "losses?": {"before": {str: float}, "after": {str: float}},
         "versions?": {str: None},

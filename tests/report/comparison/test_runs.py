@@ -48,6 +48,17 @@ def test_losses_of_unlearning_count_where_there_are_no_scores(compared_runs, tmp
     assert run.block("original") == {}
 
 
+@pytest.mark.parametrize("scale", [{}, {"scale": None}, {"scale": 0.5}])
+def test_an_unlearning_of_several_steps_has_no_scale(tmp_path, scale):
+    trials = [{"scale": s, "forget": s, "retain": s} for s in (1, 2)]
+    _write(tmp_path / "unlearning.json", {"trials": trials, **scale})
+    (run,) = read_runs([tmp_path])
+    assert len(run.curves["calibration"].rows) == 2
+    _write(tmp_path / "unlearning.json", {"trials": [], "scale": "far"})
+    with pytest.raises(ValueError, match="scale: 'far' where a number was expected"):
+        read_runs([tmp_path])
+
+
 def test_trials_become_a_curve_in_the_order_of_their_size(compared_runs):
     curve = compared_runs[-1].curves["calibration"]
     assert [row[curve.x] for row in curve.rows] == [0.01, 0.02, 0.026]
