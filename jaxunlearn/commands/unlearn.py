@@ -25,8 +25,9 @@ def unlearn(options: Options) -> int:
     'everything about Mara Velkin') or --ids (positions in the training data). The
     forget loss is raised to --target and no further, while the loss on --retain is
     watched. Writes a Hugging Face directory with unlearning.json and a model card,
-    which hold hashes and positions of what was forgotten, not its texts. Where a limit
-    is passed no model is written, and OUT.refused.json says why.
+    which hold hashes and positions of what was forgotten, not its texts; of a method
+    that suppresses, a directory for `jaxunlearn evaluate` and `attack` alone. Where a
+    limit is passed no model is written, and OUT.refused.json says why.
 
     --list names the methods, and `jaxunlearn unlearn NAME --help` the options of one.
     --config unlearning.json takes the options of an earlier run; those given beside it
@@ -59,32 +60,36 @@ def finish(removal: Removal, options: Options, work: Work, out: Path) -> int:
     if options.keep_texts is not None:
         keep_texts(options.keep_texts, removal.found)
         say(f"The forgotten records: {options.keep_texts}")
-    if not work.outcome.reached or work.outcome.task is not None:
+    if not work.outcome.reached:
         write_json(refusal_of(out), told)
         say(f"No model was written. Details: {refusal_of(out)}")
         return 1
-    save(removal, options, work.outcome.params, told, out)
+    save(removal, options, work.outcome, told, out)
     say(f"Model, unlearning.json and model card: {out}")
     return 0
 
 
 def save(
-    removal: Removal, options: Options, params: Any, told: dict, out: Path
+    removal: Removal, options: Options, outcome: Any, told: dict, out: Path
 ) -> None:
     """Write the folder of the result, and tell what was left out of it."""
     from jaxunlearn.models import save_pretrained
     from jaxunlearn.models.checkpoints.huggingface import local_directory
+    from jaxunlearn.unlearning import save_wrapper
 
     model = str(options.model)
     source = local_directory(model)
     named = None if Path(model).exists() else model
     about = (options.request, removal.found.records, removal.retain_records)
+    write, saved = save_pretrained, removal.model
+    if outcome.task is not None:
+        write, saved = save_wrapper, outcome.task
     dropped = write_result(
         out,
         told,
         model_card(told, source=front_matter(source) | {"base_model": named}),
-        lambda folder: save_pretrained(
-            removal.model, params, folder, removal.tokenizer, source=source
+        lambda folder: write(
+            saved, outcome.params, folder, removal.tokenizer, source=source
         ),
         forbidden=secret_phrases(*about),
         names=telling_words(*about),

@@ -97,8 +97,9 @@ def carry_out(removal: Removal, options: Options) -> Work:
         sentences.append(f"Warning: {warning}")
     if outcome.task is not None:
         sentences.append(
-            "The weights are as they were: this method suppresses at inference, and "
-            "its task is to be had from jaxunlearn.unlearning.unlearn."
+            "The weights are as they were: this method suppresses at inference. Its "
+            "folder holds them, and those of a model that knows the forgotten better: "
+            "keep it like the training data."
         )
     origin = None if run is None else run_hash(run)
     told = {

@@ -7,6 +7,12 @@ from typing import Any, NamedTuple
 from jaxunlearn import models
 from jaxunlearn.data import load_tokenizer, read_records
 from jaxunlearn.types import Params
+from jaxunlearn.unlearning.wrappers.decoders import (
+    OffsetDecoder,
+    offset_decoder,
+    own_decoder,
+)
+from jaxunlearn.unlearning.wrappers.saving import is_wrapper, load_wrapper
 
 
 class NamedModel(NamedTuple):
@@ -25,10 +31,25 @@ GivenRecords = str | Path | Sequence[dict]
 
 
 def load_model(given: GivenModel) -> NamedModel:
-    """Return a model, loaded where a directory is given and then named after it."""
+    """Return a model, loaded where a directory is given and then named after it.
+
+    The directory of a wrapper gives the wrapped model, which answers with the offset.
+    """
     if isinstance(given, NamedModel):
         return given
+    if is_wrapper(given):
+        return NamedModel(str(given), *offset_decoder(*load_wrapper(given)))
     return NamedModel(str(given), *models.load_pretrained(given))
+
+
+def without_wrapper(one: NamedModel) -> NamedModel:
+    """Return the model whose weights and states are looked at: without its wrapper.
+
+    A wrapper changes what a model says, and nothing inside of it.
+    """
+    if not isinstance(one.model, OffsetDecoder):
+        return one
+    return NamedModel(one.name, *own_decoder(one.model, one.params))
 
 
 def load_records(given: GivenRecords) -> list[dict]:

@@ -49,6 +49,7 @@ from jaxunlearn.unlearning.stopping import (
 )
 from jaxunlearn.unlearning.wrappers.decoders import offset_decoder
 from jaxunlearn.unlearning.wrappers.offset import whp
+from jaxunlearn.unlearning.wrappers.saving import load_wrapper, save_wrapper
 
 __all__ = [
     "Cost",
@@ -90,12 +91,14 @@ __all__ = [
     "history_of",
     "iterative_first_epoch",
     "iterative_unlearning",
+    "load_wrapper",
     "membership_at_chance",
     "no_progress",
     "offset_decoder",
     "recorded_then_fresh",
     "replay_plan",
     "retain_limit",
+    "save_wrapper",
     "score_below",
     "target_reached",
     "undo_steps",

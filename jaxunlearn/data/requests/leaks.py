@@ -10,7 +10,7 @@ from jaxunlearn.data.requests.closeness import plain, words
 from jaxunlearn.data.requests.request import subject_of
 from jaxunlearn.folders import file_names
 
-CONFIGURATION = ("config.json", "generation_config.json")
+CONFIGURATION = ("config.json", "generation_config.json", "wrapper.json")
 TOKENIZER = ("tokenizer", "vocab", "merges.txt", "special_tokens_map.json")
 TOKENIZER += ("added_tokens.json", "chat_template")
 """How the names of text files begin without which a model is not the same."""
@@ -121,6 +121,7 @@ def drop_leaks(folder: Path, forbidden: set[str], names: set[str]) -> list[str]:
         if name.startswith(TOKENIZER):  # holds single words of what it was trained on
             phrases = {phrase for phrase in forbidden if " " in phrase}
         needed = name.startswith(CONFIGURATION + TOKENIZER)
+        needed |= Path(name).name in CONFIGURATION  # of a wrapper's models
         named = not needed and (tells(name, names) or says(folder / name, names))
         if not named and not says(folder / name, phrases):
             continue

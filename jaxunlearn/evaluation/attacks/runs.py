@@ -1,4 +1,8 @@
-"""How each attack is run on a model, and what it lacks where it cannot be."""
+"""How each attack is run on a model, and what it lacks where it cannot be.
+
+Attacks on the weights or the insides take a model without its wrapper: who has them
+leaves it out.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,7 +28,7 @@ from jaxunlearn.evaluation.attacks.prompts import (
 from jaxunlearn.evaluation.attacks.recovered import Recovered
 from jaxunlearn.evaluation.attacks.relearned import halves, relearning
 from jaxunlearn.evaluation.attacks.samples import branching, doublings, sampling
-from jaxunlearn.evaluation.loading import NamedModel
+from jaxunlearn.evaluation.loading import NamedModel, without_wrapper
 from jaxunlearn.evaluation.text.memorization import extraction_strength
 from jaxunlearn.evaluation.text.rouge_scores import wordless
 from jaxunlearn.randomness import random_key
@@ -99,7 +103,7 @@ def relearn(source: str) -> Callable:
     """Return the relearning attack from the forget set or from a file."""
 
     def run(inputs: Inputs, settings: Settings, one: NamedModel) -> list[Recovered]:
-        forget = inputs.forget
+        forget, one = inputs.forget, without_wrapper(one)
         if source == "forget":
             known, held_out = halves(len(forget.examples), seed=settings.seed)
             learned = subset(forget, known)
@@ -212,6 +216,7 @@ def sample(inputs: Inputs, settings: Settings, one: NamedModel) -> list[Recovere
 
 def embedding(inputs: Inputs, settings: Settings, one: NamedModel) -> list[Recovered]:
     """Find an offset of prompt embeddings on one half; measure on the other."""
+    one = without_wrapper(one)
     parts = [
         subset(inputs.forget, rows)
         for rows in halves(len(inputs.forget.examples), seed=settings.seed)
@@ -226,6 +231,7 @@ def embedding(inputs: Inputs, settings: Settings, one: NamedModel) -> list[Recov
 
 def lens(inputs: Inputs, settings: Settings, one: NamedModel) -> list[Recovered]:
     """Decode every layer."""
+    one = without_wrapper(one)
     batches = in_order(inputs.forget, batch_size=settings.batch_size)
     found = logit_lens(one.model, one.params, batches)
     return [found.reciprocal_rank, found.probability]
@@ -233,6 +239,7 @@ def lens(inputs: Inputs, settings: Settings, one: NamedModel) -> list[Recovered]
 
 def probe(inputs: Inputs, settings: Settings, one: NamedModel) -> list[Recovered]:
     """Tell forgotten from unseen examples, layer by layer."""
+    one = without_wrapper(one)
     forget, holdout = (
         in_order(data, batch_size=settings.batch_size)
         for data in (inputs.forget, inputs.tokens(inputs.records["holdout"]))

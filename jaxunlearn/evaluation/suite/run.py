@@ -12,6 +12,7 @@ from jaxunlearn.evaluation.loading import (
     GivenRecords,
     NamedModel,
     load_records,
+    without_wrapper,
 )
 from jaxunlearn.evaluation.suite.blocks import (
     add_depth,
@@ -209,13 +210,16 @@ def measured_scores(
     found = [suite_scores(one, beside, end_of_text=end) for one in ours]
     scores, membership = found[0]
     display.line("Comparing the insides of the models")
-    add_depth(scores, inputs, first, original, reference)
+    insides = [
+        None if one is None else without_wrapper(one) for one in (original, reference)
+    ]
+    add_depth(scores, inputs, without_wrapper(first), *insides)
     for name, reason in scores.missing.items():
         scores.missing[name] = display.spelled(reason)
     blocks: dict[str, Any] = {
         "losses": losses_block(ours[0]),
         "membership": membership,
-        "layers": layers_block(inputs, first, original, reference),
+        "layers": layers_block(inputs, without_wrapper(first), *insides),
     }
     if before is not None and original is not None:
         known = suite_scores(before, None, end_of_text=end, resamples=0).scores

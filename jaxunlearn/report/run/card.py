@@ -21,7 +21,7 @@ def model_card(told: Mapping[str, Any], *, source: Mapping[str, Any]) -> str:
     """
     front = {
         **{name: source[name] for name in KEPT if names_something(source.get(name))},
-        "library_name": "transformers",
+        "library_name": "transformers" if removes(told) else "jaxunlearn",
         "pipeline_tag": "text-generation",
         "tags": ["machine-unlearning", "jaxunlearn"],
     }
@@ -42,11 +42,7 @@ def model_card(told: Mapping[str, Any], *, source: Mapping[str, Any]) -> str:
             *matter,
             "---",
             "",
-            "# An unlearned model",
-            "",
-            f"The influence of {examples(told)} was removed from a trained model with "
-            "jaxunlearn. What they say stands in no file here; `unlearning.json` "
-            "holds their positions and SHA-256.",
+            *what_it_is(told),
             "",
             "## What was done",
             "",
@@ -78,6 +74,32 @@ def model_card(told: Mapping[str, Any], *, source: Mapping[str, Any]) -> str:
             "",
         ]
     )
+
+
+def what_it_is(told: Mapping[str, Any]) -> list[str]:
+    """Return title and first words: what was done to the examples, or only seems so."""
+    if removes(told):
+        return [
+            "# An unlearned model",
+            "",
+            f"The influence of {examples(told)} was removed from a trained model with "
+            "jaxunlearn. What they say stands in no file here; `unlearning.json` "
+            "holds their positions and SHA-256.",
+        ]
+    return [
+        "# A model that withholds",
+        "",
+        f"What {examples(told)} taught a model is suppressed at inference, and was not "
+        "removed: `own/` holds the weights as they were, `reinforced/` those of the "
+        "same model trained further on these examples. Keep this folder like the "
+        "training data. `jaxunlearn.unlearning.load_wrapper` reads it; "
+        "`unlearning.json` holds the examples' positions and SHA-256.",
+    ]
+
+
+def removes(told: Mapping[str, Any]) -> bool:
+    """Say whether the weights lost what was to be forgotten."""
+    return told.get("removes", True)
 
 
 def examples(told: Mapping[str, Any]) -> str:

@@ -183,6 +183,15 @@ def offset_decoder(task: OffsetTask, params: Params) -> tuple[OffsetDecoder, Par
     return OffsetDecoder(model, task.alpha), {blocks: stacks, **both}
 
 
+def own_decoder(model: OffsetDecoder, params: Params) -> tuple[Decoder, Params]:
+    """Return the decoder that is wrapped, and its parameters: the way back.
+
+    It is what somebody has who has the files and leaves the offset out.
+    """
+    (blocks,) = model.stacked
+    return model.base, {**params[OWN], blocks: params[blocks][OWN]}
+
+
 def halves(params: Params) -> tuple[Params, Params]:
     """Return both models' parameters outside of the blocks."""
     return params[OWN], params[REINFORCED]
