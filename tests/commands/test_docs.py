@@ -69,7 +69,10 @@ def run_page(folder, monkeypatch):
 @pytest.mark.slow
 def test_a_model_is_unlearned(run_page, capsys):
     names = run_page("unlearn")
-    assert str(names["outcome"].status) in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert str(names["outcome"].status) in printed
+    assert names["found"].kept in ("approximate", "exact")
+    assert names["found"].reason in printed
 
 
 @pytest.mark.slow
