@@ -26,7 +26,7 @@ def carry_out(removal: Removal, options: Options) -> Work:
     from jaxunlearn.tasks import language_task
     from jaxunlearn.unlearning import METHODS, Sets, changed_leaves, explain, unlearn
     from jaxunlearn.unlearning.exact.replay import replay_plan
-    from jaxunlearn.unlearning.measuring import losses_of_sets
+    from jaxunlearn.unlearning.measuring import losses_of_sets, with_known
     from jaxunlearn.unlearning.origin import run_hash
     from jaxunlearn.unlearning.runner import RECIPE
     from jaxunlearn.unlearning.targets import check_rise, forget_target
@@ -41,6 +41,7 @@ def carry_out(removal: Removal, options: Options) -> Work:
     task = language_task(removal.model)
     losses = losses_of_sets(task, sets)
     before = {name: getattr(losses, name)(removal.params) for name in parts}
+    losses = with_known(losses, removal.params, before)
     target = forget_target(
         losses,
         removal.params,
@@ -81,6 +82,7 @@ def carry_out(removal: Removal, options: Options) -> Work:
             run=run,
             indices=None if run is None else removal.indices,
             on_step=on_step,
+            before=before,
             **settings,
             **own,
         )

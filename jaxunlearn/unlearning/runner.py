@@ -28,7 +28,7 @@ from jaxunlearn.unlearning.cost import (
 from jaxunlearn.unlearning.descent import Criterion, Goal, descend
 from jaxunlearn.unlearning.descent_files import DescentFiles
 from jaxunlearn.unlearning.forms import Direction, Losses, Method, Progress, Sets
-from jaxunlearn.unlearning.measuring import losses_of_sets
+from jaxunlearn.unlearning.measuring import losses_of_sets, with_known
 from jaxunlearn.unlearning.methods import METHODS
 from jaxunlearn.unlearning.outcome import Cost, Outcome, Status, Trial
 from jaxunlearn.unlearning.requirements import (
@@ -63,6 +63,7 @@ def unlearn(
     keep_best: Criterion | None = None,
     directory: Path | str | None = None,
     on_step: Callable[[Progress], None] | None = None,
+    before: Mapping[str, float] | None = None,
     **options: Any,
 ) -> Outcome:
     """Unlearn examples by a method of ``METHODS``, to a forget loss, within limits.
@@ -92,6 +93,8 @@ def unlearn(
       keep_best: Of an objective without a target: which evaluated parameters to return.
       directory: Where an objective or an exact method saves, and takes up, its work.
       on_step: Called with a :class:`~jaxunlearn.unlearning.forms.Progress` on the way.
+      before: Mean losses of the sets at ``params``, by name, where they are known
+        already; what measures them there need not do it again.
       options: The method's own.
 
     Returns:
@@ -134,6 +137,7 @@ def unlearn(
             on_step(progress)
 
     losses = counted(losses_of_sets(task, sets), counts)
+    losses = with_known(losses, params, {} if before is None else before)
     context = {
         "run": run,
         "indices": indices,
