@@ -4,7 +4,9 @@ import math
 from typing import Any
 
 from jaxunlearn.commands.unlearn_options import Options
-from jaxunlearn.ranges import MOST
+from jaxunlearn.ranges import check_number
+
+COUNTS = ("batch_size", "retain_size", "max_steps", "max_exposures", "evaluate_every")
 
 
 def check(options: Options) -> None:
@@ -90,10 +92,8 @@ def check_method(options: Options) -> None:
 def check_numbers(options: Options) -> None:
     """Refuse numbers that are out of range."""
     values = vars(options)
-    for name in ("batch_size", "retain_size", "max_steps", "max_exposures"):
-        value = values.get(name)
-        if value is not None and not 1 <= value <= MOST:
-            raise ValueError(f"{name}={value}: must be at least 1, at most {MOST:,}")
+    for name in COUNTS:
+        check_number(name, values.get(name), 1)
     for name in ("scale", "learning_rate"):
         value = values.get(name)
         if value is not None and not 0 < value < math.inf:

@@ -52,6 +52,21 @@ def check_limits(limits: Limits) -> None:
         raise ValueError(f"max_trials={limits.max_trials}: must be at least 1")
 
 
+def check_target(target: float) -> None:
+    """Refuse a target that is not a finite number."""
+    if not math.isfinite(target):
+        raise ValueError(f"target={target} is not a number: give a finite forget loss")
+
+
+def check_scale(scale: float) -> None:
+    """Refuse a scale that is not above 0."""
+    if not 0 < scale < math.inf:
+        raise ValueError(
+            f"scale={scale}: must be a finite number above 0 (a negative one would "
+            f"train further); None calibrates it"
+        )
+
+
 def unbounded(limits: Limits) -> Limits:
     """Return the limits without those on retain loss and length of the step."""
     return limits._replace(
@@ -160,13 +175,9 @@ def calibrate(
             f"the direction has norm {length}: the chosen layers and part have no "
             f"gradient for these examples; choose other layers="
         )
-    if not math.isfinite(target):
-        raise ValueError(f"target={target} is not a number")
-    if scale is not None and not 0 < scale < math.inf:
-        raise ValueError(
-            f"scale={scale}: must be a finite number above 0 (a negative one would "
-            f"train further); None calibrates it"
-        )
+    check_target(target)
+    if scale is not None:
+        check_scale(scale)
     retain_before = retain_loss(params)
     masters = tree.master_weights(params)
     trials: list[Trial] = []

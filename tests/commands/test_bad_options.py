@@ -10,6 +10,8 @@ import pytest
 
 from jaxunlearn import cli
 from jaxunlearn.commands.arguments import option_classes
+from jaxunlearn.commands.unlearn_methods import own_fields
+from jaxunlearn.unlearning import METHODS
 
 NUMBERS = {
     int: ("-1", str(2**70), "-3000000000"),
@@ -19,6 +21,8 @@ NUMBERS = {
 
 MEANT = {
     # The value of an option that is right although it looks wrong, and why.
+    # A loss may be below 0 where outcomes are dense.
+    ("unlearn", "simnpo", "delta", "-0.5"),
 }
 
 
@@ -57,6 +61,18 @@ def cases():
                 for value in NUMBERS[kind]:
                     if (*command, name, value) not in MEANT:
                         yield command, name, value
+
+
+def own_cases():
+    """Every (command with a method, the method's own option, value) likewise."""
+    for method, row in METHODS.items():
+        if "run" in row.needs:
+            continue  # without a run, that is what is refused
+        for name, annotation, _ in own_fields(row):
+            for kind in kinds_of(typing.get_args(annotation)[0]) & set(NUMBERS):
+                for value in NUMBERS[kind]:
+                    if ("unlearn", method, name, value) not in MEANT:
+                        yield ("unlearn", method), name, value
 
 
 def given(command, name, tiny, tmp_path):
@@ -98,7 +114,10 @@ def given(command, name, tiny, tmp_path):
         },
         ("report",): {"out": out},
         ("parity",): {"model": tiny.model},
-    }[command]
+    }[command[:1] if command[0] == "unlearn" else command]
+    if command[0] == "unlearn" and len(command) > 1:
+        needed["method"] = command[1]
+        command = command[:1]
     words = list(command)
     if command == ("report",):
         words.append(str(tmp_path))
@@ -124,6 +143,7 @@ def refused(case, tiny, tmp_path, capsys):
 
 
 CASES = list(cases())
+OWN = list(own_cases())
 
 
 def test_there_are_cases_of_every_command_with_numbers():
@@ -137,7 +157,14 @@ def test_nonsense_is_refused_by_name_before_any_work(seed, tiny, tmp_path, capsy
         refused(case, tiny, tmp_path, capsys)
 
 
+@pytest.mark.parametrize("seed", [0])
+def test_so_is_what_a_method_alone_reads(seed, tiny, tmp_path, capsys, load_once):
+    assert {command[1] for command, _, _ in OWN} > {"npo", "ssd", "gradient_ascent"}
+    for case in random.Random(seed).sample(OWN, 8):
+        refused(case, tiny, tmp_path, capsys)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CASES, ids=lambda case: " ".join(map(str, case)))
+@pytest.mark.parametrize("case", CASES + OWN, ids=lambda case: " ".join(map(str, case)))
 def test_all_nonsense_is_refused(case, tiny, tmp_path, capsys):
     refused(case, tiny, tmp_path, capsys)

@@ -11,6 +11,7 @@ from jaxunlearn.unlearning.calibration import (
     Measure,
     calibrate,
     check_limits,
+    check_target,
     passed_limit,
     unbounded,
 )
@@ -78,8 +79,7 @@ def gradient_ascent(
         raise ValueError(f"relative_step={relative_step}: a finite number above 0")
     if max_steps < 1:
         raise ValueError(f"max_steps={max_steps}: must be at least 1")
-    if not math.isfinite(target):
-        raise ValueError(f"target={target} is not a number")
+    check_target(target)
     mask = tree.select(params, layers, stacked=stacked)
     layer_norm = float(tree.norm(params, mask))
     before = retain_loss(params)

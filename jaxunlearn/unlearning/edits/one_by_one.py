@@ -1,6 +1,5 @@
 """First-epoch unlearning in rounds: the example that is remembered best goes first."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -17,6 +16,7 @@ from jaxunlearn.unlearning.calibration import (
     Measure,
     calibrate,
     check_limits,
+    check_target,
     highest_retain_loss,
     passed_limit,
 )
@@ -76,12 +76,10 @@ def iterative_first_epoch(
       The outcome; a round that would pass a limit ends it with that status and the
       parameters before that round.
     """
-    if max_exposures < 0:
-        raise ValueError(f"max_exposures={max_exposures}: 0 or more")
+    check_exposures(max_exposures)
     if max_rounds is not None and max_rounds < 1:
         raise ValueError(f"max_rounds={max_rounds}: must be at least 1")
-    if not math.isfinite(target):
-        raise ValueError(f"target={target} is not a number")
+    check_target(target)
     check_limits(limits)
     losses = example_losses(params)
     if losses.mean() >= target:
@@ -168,6 +166,12 @@ def trial_of(point: PathPoint) -> Trial:
     return Trial(point.scale, point.forget, point.retain, point.relative_step)
 
 
+def check_exposures(max_exposures: int) -> None:
+    """Refuse a negative number of uses."""
+    if max_exposures < 0:
+        raise ValueError(f"max_exposures={max_exposures}: 0 or more")
+
+
 def rest_of(limits: Limits, before: float, now: float) -> Limits:
     """Return the limits with what has been spent of the retain loss taken off."""
     left = highest_retain_loss(before, limits) - now
@@ -210,6 +214,7 @@ def unlearn_one_by_one(
       weight: unit: each gradient counts the same; sgd: as SGD applied it.
       max_exposures: How often one recorded gradient may be used.
     """
+    check_exposures(max_exposures)
     mask = selection(task, params, layers)
     check_part(part, mask, layers)
     recorded = replayed_gradients(

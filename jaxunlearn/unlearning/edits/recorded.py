@@ -143,8 +143,10 @@ def check_part(part: str, mask: Params, layers: str) -> None:
     """Refuse a part of the embedding where the embedding is not to change.
 
     Raises:
-      ValueError: It would have no effect.
+      ValueError: Unknown part, or it would have no effect.
     """
+    if part not in PARTS:
+        raise ValueError(f"part={part!r}: one of {', '.join(PARTS)}")
     if part != DEFAULT_PART and not bool(token_table(mask).any()):
         raise ValueError(
             f"part={part} has no effect with layers={layers}, which leave the "

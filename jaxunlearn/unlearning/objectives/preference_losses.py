@@ -1,5 +1,6 @@
 """Negative preference optimisation: ascent that fades as an example is forgotten."""
 
+import math
 from typing import Any
 
 import jax
@@ -104,6 +105,8 @@ def preference(beta: float, gap: jax.Array) -> jax.Array:
 
 
 def check_beta(beta: float) -> None:
-    """Refuse a beta that is not above 0."""
-    if not beta > 0:
-        raise ValueError(f"beta={beta}: must be above 0 (ascent is grad_diff)")
+    """Refuse a beta that is not above 0, or no finite number."""
+    if not 0 < beta < math.inf:
+        raise ValueError(
+            f"beta={beta}: must be finite and above 0 (ascent is grad_diff)"
+        )

@@ -9,6 +9,7 @@ Losses are taken without dropout, as the model is used. Padding counts for nothi
 where open-unlearning's KL and UNDIAL average over it too.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -122,8 +123,8 @@ def compose(
         ("forget_weight", forget_weight),
         ("retain_weight", retain_weight),
     ):
-        if not value >= 0:
-            raise ValueError(f"{name}={value}: must be at least 0")
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name}={value}: must be finite and at least 0")
     retain = RETAIN_TERMS[retain_term](task)
     parts = [(forget_weight, forget, "forget")]
     if retain_term != "none":

@@ -5,6 +5,7 @@ that MUSE uses at inference (Shi et al. 2024, arXiv 2407.06460).
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -112,8 +113,8 @@ def whp(
       learning_rate: Of the reinforcement, constant.
       optimizer: Of the reinforcement.
     """
-    if not alpha >= 0:
-        raise ValueError(f"alpha={alpha}: must be at least 0")
+    if not 0 <= alpha < math.inf:
+        raise ValueError(f"alpha={alpha}: must be at least 0, and finite")
     recipe = Recipe(epochs=epochs, learning_rate=learning_rate, optimizer=optimizer)
     tuned = fine_tune(task, params, list(sets.forget), recipe)
     return OffsetTask(task, tree.rounded(tuned, params), alpha)
