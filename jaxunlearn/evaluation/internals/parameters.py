@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import tree
-from jaxunlearn.model_parts import part_of, place_of
+from jaxunlearn.models.parts import part_of, place_of
 from jaxunlearn.types import Params
 
 Measure = Callable[[Params], float]

@@ -30,7 +30,7 @@ from jaxunlearn.influence.methods.activations import activation_scores
 from jaxunlearn.influence.options import used_by
 from jaxunlearn.influence.scoring import scores
 from jaxunlearn.influence.tracking.files import InfluenceTrack
-from jaxunlearn.model_parts import part_of, place_of
+from jaxunlearn.models.parts import part_of, place_of
 from jaxunlearn.provenance import params_hash
 from jaxunlearn.types import Batch, Params, PerExampleLoss
 
