@@ -293,8 +293,8 @@ def data_file(name: str) -> Path:
     folder = os.environ.get("JAXUNLEARN_DATA")
     if not folder or not (Path(folder) / name).is_file():
         raise FileNotFoundError(
-            f"JAXUNLEARN_DATA={folder!r} holds no {name}: README.md says what to put "
-            f"there; --data synthetic needs nothing"
+            f"JAXUNLEARN_DATA={folder!r} holds no {name}: CONTRIBUTING.md says what to "
+            f"put there; --data synthetic needs nothing"
         )
     return Path(folder) / name
 

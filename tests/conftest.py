@@ -55,7 +55,7 @@ def data_dir() -> Path:
     """The folder of real data, or a skip that says how to bring it."""
     value = os.environ.get("JAXUNLEARN_DATA")
     if not value:
-        pytest.skip("JAXUNLEARN_DATA is unset: README.md says what to put there")
+        pytest.skip("JAXUNLEARN_DATA is unset: CONTRIBUTING.md says what to put there")
     folder = Path(value)
     if not folder.is_dir():
         pytest.fail(f"JAXUNLEARN_DATA={value!r} is not a folder")

@@ -319,7 +319,8 @@ def groups_of(world: str, size: Size, seed: int) -> tuple[list, list, list]:
         if not root:
             raise ValueError(
                 "--world tofu needs JAXUNLEARN_DATA, the folder that holds tofu/ "
-                "(README.md says what belongs in it); --world synthetic needs nothing"
+                "(CONTRIBUTING.md says what belongs there); --world synthetic needs "
+                "nothing"
             )
         records = read_records(Path(root) / "tofu/full.json")
         authors = [records[i : i + AUTHOR] for i in range(0, len(records), AUTHOR)]

@@ -1,6 +1,6 @@
 """Membership attacks: scores of examples by which an attacker looks for training data.
 
-All are signed alike: higher = less likely a member. ``separation.py`` turns the scores
+All are signed alike: higher = less likely a member. ``roc.py`` turns the scores
 of a forget set and of a holdout into numbers about the model.
 
 The token attacks keep every labelled token by default. OpenUnlearning leaves the last

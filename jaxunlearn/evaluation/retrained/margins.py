@@ -2,7 +2,7 @@
 
 Losses and probabilities crowd together at their ends; on this scale an example's values
 over models trained alike are close to Gaussian, which the measures of ``ensembles.py``
-and ``epsilon.py`` rely on.
+and ``privacy.py`` rely on.
 """
 
 import numpy as np

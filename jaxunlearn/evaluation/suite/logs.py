@@ -46,8 +46,8 @@ def evaluate_logs(
       metrics: Scores that have to be there.
       write_logs: Also write OpenUnlearning's layout, question by question, here.
       name: What a report calls the model.
-      words: What counts as a word of ROUGE, see :func:`~.rouge.rouge_l`; by default
-        what the log was written with.
+      words: What counts as a word of ROUGE, see :func:`~.rouge_scores.rouge_l`; by
+        default what the log was written with.
       out: The .json file for the scores.
       about: What the result shall say of itself beside what is known here.
       display: In whose words arguments are told.

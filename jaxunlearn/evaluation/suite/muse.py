@@ -83,7 +83,7 @@ def verbatim_memorization(
       max_new_tokens: Length of the continuation.
       batch_size: Prompts at a time; changes nothing.
       stemmer: Compare stems, as OpenUnlearning does and MUSE does not.
-      words: What counts as a word, see :func:`~.rouge.rouge_l`;
+      words: What counts as a word, see :func:`~.rouge_scores.rouge_l`;
         "open_unlearning" gives published numbers.
 
     Returns:
@@ -142,7 +142,7 @@ def knowledge_memorization(
       max_new_tokens: Longest answer.
       batch_size: Questions at a time; changes nothing.
       stemmer: Compare stems, as OpenUnlearning does and MUSE does not.
-      words: What counts as a word, see :func:`~.rouge.rouge_l`;
+      words: What counts as a word, see :func:`~.rouge_scores.rouge_l`;
         "open_unlearning" gives published numbers.
 
     Returns:

@@ -38,7 +38,7 @@ class Settings:
       batch_size: Examples at a time; changes nothing beyond rounding.
       gradient_norms: Also take the gradient-norm membership score: a backward pass an
         example.
-      words: What counts as a word of ROUGE, see :func:`~.rouge.rouge_l`.
+      words: What counts as a word of ROUGE, see :func:`~.rouge_scores.rouge_l`.
     """
 
     max_length: int

@@ -100,8 +100,8 @@ def evaluate(
       max_new_tokens: Most tokens of an answer.
       max_length: Most tokens of an example; by default what the model takes.
       batch_size: Examples at a time.
-      words: What counts as a word of ROUGE, see :func:`~.rouge.rouge_l`; by default
-        ``"unicode"``.
+      words: What counts as a word of ROUGE, see :func:`~.rouge_scores.rouge_l`; by
+        default ``"unicode"``.
       tokenizer: Of models in memory; a directory has its own.
       out: The .json file for the scores.
       about: What the result shall say of itself beside what is known here.

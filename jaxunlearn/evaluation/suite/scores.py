@@ -44,7 +44,7 @@ def suite_scores(
 ) -> SuiteScores:
     """Return every score of a model that what was measured allows.
 
-    To those of :func:`~answer_log.answer_scores` come, of forget and retain,
+    To those of :func:`~.answer_log.answer_scores` come, of forget and retain,
     ``extraction_strength`` and ``exact_memorization`` (without the end-of-text token);
     ``holdout_loss``; of forget against holdout ``mia_<attack>_auc`` and
     ``mia_<attack>_tpr_at_1_fpr``; against the reference ``privleak``, ``s_mia`` and

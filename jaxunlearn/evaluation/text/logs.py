@@ -43,7 +43,7 @@ def read_logs(
     Args:
       path: The JSON file.
       words: What counts as a word where ROUGE is computed again from the texts, see
-        :func:`~.rouge.rouge_l`. The default gives the numbers that
+        :func:`~.rouge_scores.rouge_l`. The default gives the numbers that
         the log's framework gives.
 
     Returns:

@@ -3,7 +3,7 @@
 No parameter is left out. A kernel and its bias form one matrix; an axis that tokens
 are looked up on, or longer than ``largest_factor`` (a vocabulary), keeps its own
 coordinates as its basis, and so do parameters that are no matrix (normalisation).
-``kronecker_inverse.py`` multiplies by the result and its inverse.
+``inverse.py`` multiplies by the result and its inverse.
 """
 
 import dataclasses

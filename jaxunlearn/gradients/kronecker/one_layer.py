@@ -1,6 +1,6 @@
 """EK-FAC of one layer from its kept inputs and output gradients.
 
-Compiled pieces that ``ekfac_scores.py`` drives. Each takes the kept products of one
+Compiled pieces that ``query_scores.py`` drives. Each takes the kept products of one
 part of the data, of all layers of a stack, and the number of the layer that is meant.
 """
 

@@ -1,6 +1,6 @@
 """An index on disk: one projected gradient row a training example, ready for queries.
 
-A directory holds ``index.json`` and the arrays of ``index_arrays.py``. Rows are written
+A directory holds ``index.json`` and the arrays of ``arrays.py``. Rows are written
 in whole chunks; ``index.json``, replaced after each, says how many count and what their
 hashes are, which every reading compares. A build that was killed goes on from there
 when it is started again, and the result is the same bit for bit. One builder at a time.

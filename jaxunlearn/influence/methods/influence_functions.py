@@ -33,7 +33,7 @@ from jaxunlearn.types import Batch, Params
 
 
 def by_inverse(name: str) -> Callable[[Work, Parts], MethodResult]:
-    """Return influence functions with one of the"""
+    """Return influence functions with one of the inverses."""
 
     def score(work: Work, parts: Parts) -> MethodResult:
         def invert() -> Directions:
