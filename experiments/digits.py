@@ -29,13 +29,14 @@ from digits_models import (
     load_images,
     train_together,
 )
+from markdown_table import write_table
 
 from jaxunlearn import influence
 from jaxunlearn.commands.console import console
 from jaxunlearn.files import write_json
 from jaxunlearn.provenance import versions
 from jaxunlearn.report import console_table
-from jaxunlearn.report.kit.drawing import BLUE, INK, blank
+from jaxunlearn.report.kit.drawing import BLUE, INK, blank, legend
 from jaxunlearn.tasks import ClassificationTask, classification_task
 from jaxunlearn.training import Recipe
 from jaxunlearn.unlearning import METHODS, Limits, Sets, unlearn
@@ -43,6 +44,13 @@ from jaxunlearn.unlearning import METHODS, Limits, Sets, unlearn
 FORGOTTEN_CLASS = 3
 SCORES = ("gradient_dot", "cosine", "datainf", "ekfac", "trak", "act_act")
 ANY = Limits(max_retain_nats=None, max_relative_step=None)
+SETTINGS: dict[str, dict[str, Any]] = {
+    # By default a forgotten example fades out near a loss of 3; a class goes to 11.
+    "simnpo": {"beta": 0.1, "forget_weight": 1.0},
+    "ssd": {"alpha": 8.0},  # of at most n / n_F, 10 and 20
+    "whp": {"learning_rate": 1e-3, "alpha": 3.0},
+}
+"""By method; what is not its default."""
 
 
 def measure(
@@ -110,7 +118,7 @@ def unlearning_rows(
     for name in METHODS:
         if not applicable(name, task):
             continue
-        given: dict[str, Any] = {"limits": ANY}
+        given: dict[str, Any] = {"limits": ANY, **SETTINGS.get(name, {})}
         form = METHODS[name].form
         if form in ("objective", "edit"):
             given["target"] = target
@@ -138,7 +146,7 @@ def of_seeds(
         measure(task, jax.tree.map(lambda x, i=i: x[i], together), sets)
         for i in range(seeds)
     ]
-    row: dict[str, Any] = {"model": name, "status": f"{seeds} seeds"}
+    row: dict[str, Any] = {"model": name, "status": ""}
     for column in each[0]:
         values = np.array([one[column] for one in each])
         row[column] = float(values.mean())
@@ -146,12 +154,15 @@ def of_seeds(
     return row
 
 
-def main(out: Path, size: Literal["full", "smoke"] = "full") -> dict[str, Any]:
+def main(
+    out: Path, size: Literal["full", "smoke"] = "full", write: Path | None = None
+) -> dict[str, Any]:
     """Train, score, unlearn, retrain; write ``results.json`` and ``digits.png``.
 
     Args:
       out: Folder for both.
       size: How much.
+      write: A Markdown file whose tables are replaced by these.
     """
     begun, amount = time.perf_counter(), SIZES[size]
     out.mkdir(parents=True, exist_ok=True)
@@ -167,7 +178,7 @@ def main(out: Path, size: Literal["full", "smoke"] = "full") -> dict[str, Any]:
         params = jax.tree.map(lambda x: x[0], models)
         rows = influence_rows(task, params, train, unseen, amount)
         tables["influence"][name] = rows
-        console.print(table(f"{name}: influence", rows))
+        console.print(console_table(shown(rows), title=f"{name}: influence"))
         for what, mask in forgotten.items():
             sets = {
                 "forget": train.take(np.flatnonzero(mask)),
@@ -183,46 +194,48 @@ def main(out: Path, size: Literal["full", "smoke"] = "full") -> dict[str, Any]:
                 *unlearning_rows(task, params, sets, target, amount),
             ]
             tables["unlearning"][f"{name}, {what}"] = rows
-            console.print(table(f"{name}: forget {what}", rows))
+            console.print(console_table(shown(rows), title=f"{name}: forget {what}"))
     seconds = time.perf_counter() - begun
     results = {"size": dataclasses.asdict(amount), "versions": versions(), **tables}
     write_json(out / "results.json", {**results, "seconds": seconds})
     draw(tables["unlearning"]).savefig(out / "digits.png", dpi=200)
+    if write is not None:
+        for kind, of_kind in tables.items():
+            for name, rows in of_kind.items():
+                write_table(write, f"{kind}: {name}", shown(rows))
     console.print(f"{seconds:.0f} s. {out / 'results.json'}")
     return results
 
 
-def table(title: str, rows: Sequence[dict[str, Any]]) -> Any:
-    """Return rows for the console, deviations left to the file."""
-    columns = [k for k in rows[-1] if not k.endswith("deviation")]
-    short = [
-        {
-            k: f"{v:.3f}" if isinstance(v := row.get(k, ""), float) else v
-            for k in columns
-        }
-        for row in rows
-    ]
-    return console_table(short, title=title)
+def shown(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    """Return rows to read: three digits, with deviations, and what fell short said."""
+    lines = []
+    for row in rows:
+        line = {}
+        for column in rows[-1]:
+            value, deviation = row.get(column, ""), row.get(f"{column} deviation")
+            if isinstance(value, float):
+                value = f"{value:.1f}" if column == "seconds" else f"{value:.3f}"
+            line[column] = value if deviation is None else f"{value} ± {deviation:.3f}"
+        if line.pop("status", "") in ("steps", "trials"):
+            line["model"] += ", short of it"
+        lines.append(line)
+    return lines
 
 
 def draw(tables: dict[str, list[dict[str, Any]]]) -> Any:
-    """Return the figure: what is forgotten against what is still known."""
-    figure, axes = blank("forget accuracy", "accuracy on unseen images", height=3.2)
-    marks = dict(zip(METHODS, "osDv^<>Ph*Xp8d", strict=False))
-    for rows in tables.values():
-        for row in rows:
-            x, y = row["forget accuracy"], row["unseen accuracy"]
-            own = row["model"] in marks
-            mark = marks.get(row["model"], "x" if row["model"] == "before" else "+")
-            axes.plot([x], [y], mark, color=BLUE if own else INK, markersize=6)
-    used = [
-        k for k in marks if any(r["model"] == k for t in tables.values() for r in t)
-    ]
-    for name in ("before", "retrained", *used):
-        mark = marks.get(name, "x" if name == "before" else "+")
-        colour = BLUE if name in marks else INK
-        axes.plot([], [], mark, color=colour, label=name)
-    axes.legend(fontsize=7, frameon=False, labelcolor=INK)
+    """Return the figure: at one forget loss, what was paid on images never seen."""
+    figure, axes = blank("loss on unseen images, log scale", "", height=4.6)
+    names = [row["model"] for row in next(iter(tables.values()))][::-1]
+    look = {"mlp": "o", "cnn": "s"}
+    for name, rows in tables.items():
+        network, what = name.split(", ")
+        losses = [row["unseen loss"] for row in rows][::-1]
+        filled = {"color": BLUE} if what == "random" else {"color": INK, "mfc": "none"}
+        axes.plot(losses, range(len(names)), look[network], label=name, **filled)
+    axes.set_xscale("log")
+    axes.set_yticks(range(len(names)), names)
+    legend(figure, axes.get_legend_handles_labels()[0])
     return figure
 
 

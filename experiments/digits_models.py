@@ -122,25 +122,31 @@ def train_together(
         for one in seeds
     ]
     orders = np.array(orders, np.int32).reshape(size.seeds, -1, size.batch)
-    keys = jnp.stack([random_key(int(one)) for one in seeds])
-    return trained(task, keys, orders, images.inputs, images.labels)
+    # Outside of the program: compiling the draws takes longer than all of its steps.
+    starts = [start(task, images.inputs[:1], key=random_key(int(s))) for s in seeds]
+    starts = jax.tree.map(lambda *x: jnp.stack(x), *starts)
+    return trained(task, starts, orders, images.inputs, images.labels)
+
+
+@pinned
+def start(task: ClassificationTask, inputs: np.ndarray, *, key: jax.Array) -> Any:
+    """Return parameters to train from."""
+    return task.network.init(key, inputs)["params"]
 
 
 @jax.jit
-@pinned
 def trained(
     task: ClassificationTask,
-    keys: jax.Array,
+    starts: Any,
     orders: jax.Array,
     inputs: jax.Array,
     labels: jax.Array,
 ) -> Any:
-    """Return the parameters of each key, trained on its batches int32[steps,B]."""
+    """Return each start's parameters, trained on its batches int32[steps,B]."""
     adam = optax.adam(2e-3)
 
-    def run(given: tuple[jax.Array, jax.Array]) -> Any:
-        key, order = given
-        params = task.network.init(key, inputs[:1])["params"]
+    def run(given: tuple[Any, jax.Array]) -> Any:
+        params, order = given
 
         def step(state: tuple, rows: jax.Array) -> tuple:
             params, moments = state
@@ -151,4 +157,4 @@ def trained(
 
         return jax.lax.scan(step, (params, adam.init(params)), order)[0][0]
 
-    return jax.lax.map(run, (keys, orders))
+    return jax.lax.map(run, (starts, orders))

@@ -7,14 +7,12 @@ Takes the demo's run in DEMO and unlearns its person by every row of METHODS, al
 demo's target, the trained model's loss on people it never saw, without limits on the
 price. Prints the losses, which facts are left, and the time beside that of training the
 run once more; the first rows are the trained model and one really retrained without the
-person. With --write FILE the table also takes the place of the one between the marks
-START and END in a Markdown file.
+person. With --write FILE the table also takes the place of the one in a Markdown file.
 
 SETTINGS holds what is not a method's default: on 60,000 times fewer parameters than
 those that published rates were set for, a rate of 1e-5 does nothing.
 """
 
-import re
 import sys
 import time
 from pathlib import Path
@@ -22,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import tyro
+from markdown_table import write_table
 
 from jaxunlearn.commands.console import console
 from jaxunlearn.commands.demo_story import MAX_LENGTH
@@ -29,7 +28,7 @@ from jaxunlearn.data import prompt_and_completion, read_records, subset, tokeniz
 from jaxunlearn.data.batching import batches
 from jaxunlearn.evaluation import known_facts
 from jaxunlearn.evaluation.text.greedy import answers
-from jaxunlearn.files import read_json, write_text
+from jaxunlearn.files import read_json
 from jaxunlearn.models import load_pretrained
 from jaxunlearn.report import console_table
 from jaxunlearn.tasks import language_task
@@ -52,7 +51,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "whp": {"learning_rate": 1e-3, "alpha": 20.0},
 }
 """By method; what is not its default."""
-START, END = "<!-- unlearn_methods -->\n", "<!-- /unlearn_methods -->\n"
 
 
 def main(demo: tyro.conf.Positional[Path], *, write: Path | None = None) -> int:
@@ -121,19 +119,8 @@ def main(demo: tyro.conf.Positional[Path], *, write: Path | None = None) -> int:
         rows.append(row(name, outcome.params, kept, seconds, outcome.task))
     console.print(console_table(rows, title=f"Forget loss to {target:.3f}"))
     if write is not None:
-        write_table(write, rows)
+        write_table(write, "unlearn_methods", rows)
     return 0
-
-
-def write_table(path: Path, rows: list[dict]) -> None:
-    """Put the rows between the marks of a Markdown file."""
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(r.values()) for r in rows)]
-    table = "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
-    text = path.read_text(encoding="utf-8")
-    pattern = re.compile(f"{re.escape(START)}.*{re.escape(END)}", re.DOTALL)
-    if not pattern.search(text):
-        raise ValueError(f"{path} has no place for the table: {START!r} to {END!r}")
-    write_text(path, pattern.sub(lambda _: START + table + END, text))
 
 
 if __name__ == "__main__":
