@@ -1,10 +1,12 @@
 """The console script ``jaxunlearn``: one subcommand a file of ``commands/``."""
 
+import contextlib
 import importlib
 import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 COMMANDS = {
     "demo": "Train a small GPT-2, forget one person, compare with retraining; write a "
@@ -44,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(0)
     # tokenizers forks no workers here, and would warn of it at every exit.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    keep_programs()
     warnings.showwarning = show_warning
     import tyro
 
@@ -91,6 +94,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("\njaxunlearn: interrupted", file=sys.stderr)
         sys.exit(130)
     sys.exit(status)
+
+
+def keep_programs() -> None:
+    """Have JAX keep compiled programs for later commands, in the user's cache folder.
+
+    ``JAX_COMPILATION_CACHE_DIR`` names another folder; set but empty, none are kept.
+    It has to be said before JAX is imported.
+    """
+    with contextlib.suppress(RuntimeError):  # a user without a home
+        caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = Path(caches, "jaxunlearn", "programs")
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
+    # Ours are many and small: by default only those of a second or more are kept.
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 
 def command_of(name: str) -> Callable[..., int]:

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -115,3 +116,26 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(capsys):
         printed += capsys.readouterr().out.splitlines()
     assert len(printed) == 1 + int((100 - FIRST_LINE) // LINE_EVERY)
     assert printed[0] == ("Training: 5 of 100 after 5 s, about 95 s left. loss [1]")
+
+
+def test_programs_are_kept_for_the_next_command(tmp_path):
+    code = (
+        "from jaxunlearn import cli; cli.keep_programs()\n"
+        "import jax, jax.numpy as jnp; hits = []\n"
+        "jax.monitoring.register_event_listener(lambda name, **_: hits.append(name))\n"
+        "jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones((3, 3)))\n"
+        "print(hits.count('/jax/compilation_cache/cache_hits'))"
+    )
+    kept = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    kept["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    folder, other = tmp_path / "jaxunlearn" / "programs", tmp_path / "other"
+
+    def hits(**given):
+        command, env = [sys.executable, "-c", code], kept | given
+        return int(subprocess.check_output(command, env=env, text=True))
+
+    assert hits(XDG_CACHE_HOME=str(tmp_path)) == 0
+    assert list(folder.iterdir())
+    assert hits(XDG_CACHE_HOME=str(tmp_path)) >= 1
+    hits(XDG_CACHE_HOME=str(other), JAX_COMPILATION_CACHE_DIR="")
+    assert not other.exists()
