@@ -16,6 +16,7 @@ from jaxunlearn.influence import (
     save_scores,
     top_k,
 )
+from jaxunlearn.influence.coverage import coverage_of
 from jaxunlearn.influence.index.description import Index
 from jaxunlearn.influence.index.results import check_records, index_scores, query_rows
 from jaxunlearn.ranges import check_number
@@ -48,13 +49,16 @@ def query(options: Query) -> int:
         best = top_k(held, shown, k=min(options.top, held.rows), **how)
     texts = [record_text(record) for record in inputs.query_records[:SHOWN_QUERIES]]
     queries = query_influences(texts, best, inputs.train_records)
-    show_queries(queries, len(rows))
+    loss, sample = inputs.model.per_example_loss, next(iter(inputs.train))
+    show_queries(
+        *(queries, len(rows)),
+        coverage_of(loss, inputs.params, sample, held.about.get("layers")),
+    )
     if options.out is None and options.page is None:
         return 0
     with working("Scores of all rows"):
         found = index_scores(
-            *(held, rows, inputs.model.per_example_loss, inputs.params),
-            next(iter(inputs.train)),
+            *(held, rows, loss, inputs.params, sample),
             damping_share=None if options.no_precondition else options.damping_share,
             **how,
         )

@@ -66,7 +66,7 @@ def scored(inputs: Inputs, options: Options, method: str) -> int:
     found = dataclasses.replace(found, provenance=provenance_of(inputs, files, asked))
     library.save_scores(options.out, found)
     queries = ranked_queries(found, inputs, options.top, options.aggregate)
-    show_queries(queries, len(found.scores))
+    show_queries(queries, len(found.scores), found.coverage)
     if options.page is not None:
         if options.tokens and found.directions is not None:
             queries = with_tokens(queries, found, inputs, options.tokens)

@@ -1,13 +1,15 @@
 """What ``influence`` and ``index query`` show: rankings with texts, and tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from jaxunlearn.commands.console import console, working
+from jaxunlearn.commands.console import console, say, working
 from jaxunlearn.commands.inputs import Inputs
 from jaxunlearn.data import record_text
 from jaxunlearn.influence import InfluenceScores
 from jaxunlearn.influence.ranking import DIVIDED, extremes, token_shares
 from jaxunlearn.report import QueryInfluence, console_table
+from jaxunlearn.report.influence.facts import coverage_text
 from jaxunlearn.report.influence.queries import (
     query_influences,
     strongest_examples,
@@ -58,8 +60,11 @@ def with_tokens(
     )
 
 
-def show_queries(queries: Sequence[QueryInfluence], count: int) -> None:
-    """Print a table of proponents and opponents for each query."""
+def show_queries(
+    queries: Sequence[QueryInfluence], count: int, coverage: Mapping[str, Any]
+) -> None:
+    """Print which parameters the scores see, and then a table for each query."""
+    say(f"Coverage: {coverage_text(coverage)}")
     for position, query in enumerate(queries):
         rows = [
             {

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 from jaxunlearn.data import batches, record_text
 from jaxunlearn.influence import load_scores, open_index, projected_gradients
 from jaxunlearn.influence.index.reading import read_rows
+from jaxunlearn.report.influence.facts import coverage_text
 from jaxunlearn.sealed import write_sealed
 
 LAYERS = "mlp|wpe"
@@ -73,6 +74,7 @@ def test_scores_are_products_of_projected_gradients(
     assert text.splitlines()[0] in page.read_text(encoding="utf-8")
     printed = re.sub(r"\s+", " ", capsys.readouterr().out)
     assert f"{found.scores[1, best]:+.4g} {best} {' '.join(text.split())}" in printed
+    assert f"Coverage: {coverage_text(found.coverage)} Query 0: " in printed
 
     # The damped inverse: (F + d I)^-1 in each layer's block, d a tenth of F's mean.
     assert query(cli, tiny, built, "--damping-share", 0.1, "--out", out) == 0

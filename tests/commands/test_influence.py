@@ -17,6 +17,7 @@ from jaxunlearn.data import record_text
 from jaxunlearn.influence import load_scores, resume
 from jaxunlearn.models import load_pretrained
 from jaxunlearn.provenance import data_hash, params_hash
+from jaxunlearn.report.influence.facts import coverage_text
 from jaxunlearn.report.influence.queries import query_influence
 
 
@@ -110,6 +111,8 @@ def test_killed_and_run_again_it_gives_scores_texts_and_page(
     assert "jax" in told["versions"]
     printed = re.sub(r"\s+", " ", capsys.readouterr().out)
     assert "Taking up the " in printed
+    told = f"Coverage: {coverage_text(found.coverage)} Query 0: "
+    assert told in printed
     best = int(found.scores[0].argmax())
     assert f"proponent {found.scores[0, best]:+.4g} {best} Question" in printed
     assert "Query 1: Question: What colour is boat 1?" in printed
