@@ -108,7 +108,9 @@ def computed(inputs: Inputs, options: Options, method: str, parts: Path) -> Any:
             key=random_key(options.seed or 0) if random else None,
             progress=update,
             state=parts if method in library.RESUMABLE else None,
-            keep_directions=method in library.DIRECTED,
+            # Only the colours of tokens need them, and scores alone are cheaper.
+            keep_directions=bool(options.page and options.tokens)
+            and method in library.DIRECTED,
         )
 
 

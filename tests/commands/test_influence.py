@@ -154,6 +154,10 @@ def test_options_reach_the_library(cli, tiny, tmp_path, monkeypatch):
     assert seen["key"] is seen["rank"] is None
     score(cli, tiny, tmp_path / "s.npz", "--method", "lanczos", "--rank", 3)
     assert (seen["rank"], seen["key"]) == (3, jax.random.key(0))
+    page = ("--page", tmp_path / "page.html")
+    for words, kept in (((), False), (page, True), ((*page, "--tokens", 0), False)):
+        score(cli, tiny, tmp_path / "s.npz", *words)
+        assert seen["keep_directions"] is kept
 
 
 def test_rankings_go_by_sign(inputs, truth):

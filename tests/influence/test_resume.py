@@ -10,6 +10,7 @@ import pytest
 
 from jaxunlearn.files import write_arrays
 from jaxunlearn.gradients import per_example_gradients
+from jaxunlearn.gradients.kronecker import cache
 from jaxunlearn.influence import load_scores, resume, save_scores, scores
 from jaxunlearn.tree import named_leaves
 
@@ -95,6 +96,27 @@ def test_finished_parts_are_read_and_not_computed(problem, tmp_path, monkeypatch
     again = scores(loss, *problem, **given)
     assert (again.scores[:, 4:8] == 7).all()
     np.testing.assert_array_equal(again.scores[:, :4], first.scores[:, :4])
+
+
+def test_ekfac_that_fits_in_memory_takes_one_pass(problem, tmp_path, monkeypatch):
+    slow = scores(
+        *(loss, *problem),
+        method="ekfac",
+        state=tmp_path / "slow",
+        keep_directions=True,
+    )
+    assert (tmp_path / "slow" / "directions.npz").exists()
+    fast = scores(loss, *problem, method="ekfac", state=tmp_path / "fast")
+    assert [path.name for path in (tmp_path / "fast").iterdir()] == ["run.json"]
+    close = {"rtol": 1e-4, "atol": 1e-5 * np.abs(slow.scores).max()}
+    np.testing.assert_allclose(fast.scores, slow.scores, **close)
+    # What stands there is taken up, by the way that it was begun.
+    again = scores(loss, *problem, method="ekfac", state=tmp_path / "slow")
+    np.testing.assert_array_equal(again.scores, slow.scores)
+    # What is long keeps its parts.
+    monkeypatch.setattr(cache, "CACHE_BYTES", 1)
+    scores(loss, *problem, method="ekfac", state=tmp_path / "long")
+    assert (tmp_path / "long" / "directions.npz").exists()
 
 
 def test_parts_of_another_run_are_refused(problem, tmp_path):

@@ -2,20 +2,27 @@
 
 import functools
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxunlearn.gradients.arguments import LayerLoss
-from jaxunlearn.gradients.kronecker.inverse import Damping
+from jaxunlearn.gradients.arguments import LayerLoss, layer_loss
+from jaxunlearn.gradients.kronecker.inverse import MEAN_EIGENVALUE, Damping
 from jaxunlearn.gradients.kronecker.layout import Matrix
 from jaxunlearn.gradients.kronecker.sums import first_batch, matrices_at
 from jaxunlearn.gradients.taps.heads import HeadProducts, without_matrix
 from jaxunlearn.gradients.taps.outer_products import OuterProducts
 from jaxunlearn.gradients.taps.statistics import layer_taps
 from jaxunlearn.tree import cast
-from jaxunlearn.types import Batch, Params
+from jaxunlearn.types import Batch, Params, PerExampleLoss
+
+CACHE_BYTES = 2**30
+"""Most memory for what is kept of a pass, unless told otherwise."""
+
+MOST_PASSES = 3
+"""Beyond, fitting (two passes) and then scoring (one) is cheaper."""
 
 Kept = tuple[OuterProducts | HeadProducts, ...]
 
@@ -68,6 +75,25 @@ def groups_of(
             else:
                 groups[-1].append(Piece(piece.matrix, (layer,)))
     return [tuple(group) for group in groups]
+
+
+def fits_in_memory(
+    loss: PerExampleLoss,
+    params: Params,
+    train: Iterable[Batch],
+    query: Iterable[Batch],
+    *,
+    layers: str | None = None,
+) -> bool:
+    """Return whether EK-FAC scores of these batches take few passes over the data.
+
+    Then all that is kept of a pass lies in ``CACHE_BYTES``, and the scores cost little
+    more than the gradients: there are no parts that would be worth a file.
+    """
+    target = layer_loss(loss, layers)
+    work = Work(target, target, "float32", 0, MEAN_EIGENVALUE)
+    groups = groups_of(work, cast(params, jnp.float32), (train, query), CACHE_BYTES)
+    return groups is not None and len(groups) <= MOST_PASSES
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))

@@ -16,6 +16,8 @@ import numpy as np
 from jaxunlearn.gradients.arguments import layer_loss, stacked_folders
 from jaxunlearn.gradients.batching import example_count, with_weight
 from jaxunlearn.gradients.kronecker.cache import (
+    CACHE_BYTES,
+    MOST_PASSES,
     Kept,
     Piece,
     Work,
@@ -49,9 +51,6 @@ from jaxunlearn.gradients.taps.heads import HeadProducts
 from jaxunlearn.tree import cast, named_leaves
 from jaxunlearn.types import Batch, Params, PerExampleLoss
 
-MOST_PASSES = 3
-"""Beyond, fitting (two passes) and then scoring (one) is cheaper."""
-
 ROTATED_BYTES = 2**28
 """Most memory for the rotated gradients of one layer, kept until Lambda is known."""
 
@@ -84,7 +83,7 @@ def ekfac_scores(
     batch_size: int | None = None,
     damping: float | Damping = MEAN_EIGENVALUE,
     largest_factor: int = LARGEST_FACTOR,
-    cache_bytes: int = 2**30,
+    cache_bytes: int = CACHE_BYTES,
     cache_dtype: str = "float32",
     by_layer: bool = False,
     progress: Callable[[int, int], None] | None = None,

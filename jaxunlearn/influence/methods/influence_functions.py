@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from jaxunlearn import tree
+from jaxunlearn.gradients.kronecker.cache import fits_in_memory
 from jaxunlearn.gradients.kronecker.fit import fit_ekfac
 from jaxunlearn.gradients.kronecker.inverse import (
     MEAN_EIGENVALUE,
@@ -48,7 +49,7 @@ def by_inverse(name: str) -> Callable[[Work, Parts], MethodResult]:
 def ekfac(work: Work, parts: Parts) -> MethodResult:
     """EK-FAC; in one pass over the data where only the scores are asked for."""
     only_scores = parts == Parts(None, False, False)
-    if not only_scores or work.state is not None:
+    if not only_scores or (work.state is not None and has_parts(work)):
         return by_inverse("ekfac")(work, parts)
     found = ekfac_scores(
         work.loss,
@@ -62,6 +63,16 @@ def ekfac(work: Work, parts: Parts) -> MethodResult:
     )
     kept = found.scores[np.ix_(work.real_queries, work.real)]
     return MethodResult(kept, "fisher, ekfac", found.damping)
+
+
+def has_parts(work: Work) -> bool:
+    """Return whether EK-FAC keeps finished parts: there are some, or it takes long."""
+    assert work.state is not None  # asked by the caller
+    if any(work.state.glob("*.npz")):
+        return True
+    return not fits_in_memory(
+        work.loss, work.params, work.train, work.query, layers=work.layers
+    )
 
 
 def moved_norms(work: Work) -> tuple[np.ndarray, np.ndarray, Any, str, Any]:
