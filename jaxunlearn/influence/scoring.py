@@ -108,8 +108,9 @@ def scores(
         made again, goes on after them and gives the same scores. That of another
         model, data or options is refused; the losses are not compared. It is the
         caller's to delete once the scores are safe. ``ekfac`` keeps none of scores
-        that take few passes in memory, which are soon computed again. Not for ``trak``, ``logra``
-        (``build_index`` resumes), ``source``, ``unrolled`` and activations.
+        that take few passes in memory, which are soon computed again. Not for
+        ``trak``, ``logra`` (``build_index`` resumes), ``source``, ``unrolled`` and
+        activations.
       keep_directions: Also return the directions whose products with the training
         gradients the scores are, for ``token_contributions`` of chosen examples.
 
