@@ -1,6 +1,5 @@
 """What a removal request comes to: the examples to forget and keep, and the model."""
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxunlearn.commands.console import console
@@ -103,7 +102,7 @@ def prepare(options: Options, found: Found) -> Removal:
                 f"model={options.model} is not the model that run={options.run} "
                 f"trained (their configurations differ): pass {options.run}/model"
             )
-        check_origin(run, Path(options.model), params)
+        check_origin(run, options.model, params)
     words = run.tokenizer if run is not None else load_tokenizer(options.model)
     check_tokenizer(words, network.config.vocab_size)
     length = run.max_length if run is not None else network.positions

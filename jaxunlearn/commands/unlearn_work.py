@@ -81,6 +81,7 @@ def carry_out(removal: Removal, options: Options) -> Work:
             options.row,
             run=run,
             indices=None if run is None else removal.indices,
+            origin=options.model,
             on_step=on_step,
             before=before,
             **settings,

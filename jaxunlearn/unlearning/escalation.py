@@ -53,6 +53,7 @@ def escalate(
     audit: Callable[[Params], Verdict | bool],
     run: Run,
     indices: Sequence[int],
+    origin: Path | str | Outcome | None = None,
     replay_directory: Path | str | None = None,
     on_step: Callable[[Progress], None] | None = None,
     **settings: Any,
@@ -72,6 +73,7 @@ def escalate(
         it fails an audit that is any good.
       run: The training run, which both ways may use.
       indices: Positions in its data of what is to be forgotten.
+      origin: Where ``params`` come from, as for ``unlearn``.
       replay_directory: A folder for the replay, to take up and to keep the proof in.
       on_step: Called on either way.
       settings: Of ``unlearn``, and the method's own options.
@@ -89,7 +91,7 @@ def escalate(
             f"approximate method"
         )
     replay_plan(run, indices)
-    given = {"run": run, "indices": indices, "on_step": on_step}
+    given = {"run": run, "indices": indices, "origin": origin, "on_step": on_step}
     approximate = unlearn(task, params, sets, method, **given, **settings)
     verdict, reason = None, f"the method ended short, with status {approximate.status}"
     if approximate.reached:

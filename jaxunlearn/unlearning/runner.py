@@ -30,6 +30,7 @@ from jaxunlearn.unlearning.descent_files import DescentFiles
 from jaxunlearn.unlearning.forms import Direction, Losses, Method, Progress, Sets
 from jaxunlearn.unlearning.measuring import losses_of_sets, with_known
 from jaxunlearn.unlearning.methods import METHODS
+from jaxunlearn.unlearning.origin import check_examples, check_origin, check_run
 from jaxunlearn.unlearning.outcome import Cost, Outcome, Status, Trial
 from jaxunlearn.unlearning.requirements import (
     CONTEXT,
@@ -55,6 +56,7 @@ def unlearn(
     layers: str | None = None,
     run: Run | None = None,
     indices: Sequence[int] | None = None,
+    origin: Path | str | Outcome | None = None,
     scale: float | None = None,
     recipe: Recipe | None = None,
     key: jax.Array | None = None,
@@ -85,6 +87,8 @@ def unlearn(
         of training again.
       indices: Positions in the run's data of what is to be forgotten, in the order of
         ``sets.forget``.
+      origin: Where ``params`` come from if the run did not end with them: the earlier
+        outcome that they are of, or the folder of an earlier ``jaxunlearn unlearn``.
       scale: Of an edit: go this multiple of it instead of searching.
       recipe: Of an objective: epochs of the forget set, optimiser, seed.
       key: Of a method's own draws; None: from the recipe's seed.
@@ -102,7 +106,8 @@ def unlearn(
 
     Raises:
       ValueError: An unknown method, a need that is not met, an option that the method
-        does not use, or a number out of range.
+        does not use, a number out of range, parameters that are not of the run, or
+        positions in its data that are not those of ``sets.forget``.
     """
     row = method_named(method, METHODS)
     settings = {
@@ -119,6 +124,11 @@ def unlearn(
     check_settings(row, {k: v for k, v in settings.items() if v is not None})
     check_options(row, options, METHODS)
     check_needs(row, task, sets, run, indices)
+    check_run(run)
+    if run is not None:
+        check_origin(run, origin, params)
+        if indices is not None:
+            check_examples(run, indices, sets.forget)
     started, counts, told = time.perf_counter(), Counter(), []
     recipe = RECIPE if recipe is None else recipe
     directory = None if directory is None else Path(directory)
