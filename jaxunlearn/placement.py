@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 Tree = TypeVar("Tree")
@@ -50,6 +52,21 @@ def replicate(tree: Tree, mesh: Mesh | None) -> Tree:
     if mesh is None:
         return tree
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def unplaced(tree: Tree) -> Tree:
+    """Return a tree whose leaves on a single device are bound to it no more.
+
+    What a file reader placed is committed to its device, and so is what is computed
+    from it. A loop that begins with committed parameters and fresh counters compiles
+    its step twice, since after the first step all are committed. Leaves that lie over
+    several devices stay.
+    """
+
+    def free(leaf: jax.Array) -> jax.Array:
+        return jnp.array(np.asarray(leaf)) if len(leaf.devices()) == 1 else leaf
+
+    return jax.tree.map(free, tree)
 
 
 def leaf_shardings(

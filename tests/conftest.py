@@ -50,6 +50,22 @@ def older_programs():
     gc.freeze()
 
 
+@pytest.fixture
+def compilations():
+    """Return the list to which each program that is compiled adds its seconds."""
+    import jax
+
+    found = []
+
+    def listener(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            found.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    yield found
+    jax.monitoring.unregister_event_duration_listener(listener)
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of real data, or a skip that says how to bring it."""

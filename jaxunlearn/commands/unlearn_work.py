@@ -38,6 +38,8 @@ def carry_out(removal: Removal, options: Options) -> Work:
         **{n: in_order(x, batch_size=options.batch_size) for n, x in parts.items()}
     )
     row, run, own = METHODS[options.row], removal.run, dict(options.own)
+    if run is not None and "run" in row.needs:
+        run = run.with_start()  # which the target may ask for, and the method does
     task = language_task(removal.model)
     losses = losses_of_sets(task, sets)
     before = {name: getattr(losses, name)(removal.params) for name in parts}
@@ -46,7 +48,7 @@ def carry_out(removal: Removal, options: Options) -> Work:
         losses,
         removal.params,
         target=given_target(options) or options.target,
-        start=None if run is None else run.start,
+        start=None if run is None else lambda: run.start,
     )
     settings: dict[str, Any] = {}
     if row.form in ("objective", "edit"):

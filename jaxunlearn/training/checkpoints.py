@@ -15,6 +15,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from jaxunlearn.folders import check_checksums, replaced_folder, write_checksums
+from jaxunlearn.placement import unplaced
 from jaxunlearn.sealed import unchecked
 from jaxunlearn.training.recipe import TrainingState
 from jaxunlearn.types import Params
@@ -102,7 +103,7 @@ def read(directory: Path, like: Params, *, remedy: str) -> Params:
     target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     try:
         with plainly_named(directory) as named, ocp.StandardCheckpointer() as reader:
-            return reader.restore(named, target)
+            return unplaced(reader.restore(named, target))
     except Exception as error:  # orbax raises many kinds for a damaged checkpoint
         raise ValueError(
             f"{directory} cannot be read ({first_line(error)}). It is missing, damaged "

@@ -73,14 +73,17 @@ class Run(NamedTuple):
     tokenizer: Any
     data: TokenizedData
     max_length: int
+    known_start: Params | None = None  # see with_start
 
     @property
     def start(self) -> Params:
-        """The starting parameters, read from disk.
+        """The starting parameters, read from disk each time, or :meth:`with_start`.
 
         Raises:
           ValueError: They are missing, or not those that the run was started from.
         """
+        if self.known_start is not None:
+            return self.known_start
         told = read_description(self.directory)
         like = jax.eval_shape(lambda key: self.model.init(key=key), jax.random.key(0))
         like = jax.tree.map(
@@ -94,6 +97,10 @@ class Run(NamedTuple):
                 f"into a new folder"
             )
         return start
+
+    def with_start(self) -> "Run":
+        """Return the run with its starting parameters in memory, read once."""
+        return self._replace(known_start=self.start)
 
 
 def create_run(

@@ -1,5 +1,6 @@
 """How far to forget: the forget loss that a removal goes to, and what it means."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from jaxunlearn.types import Params
@@ -22,7 +23,7 @@ def forget_target(
     params: Params,
     *,
     target: float | str | None,
-    start: Params | None = None,
+    start: Callable[[], Params] | None = None,
 ) -> Target:
     """Return the forget loss to reach.
 
@@ -33,7 +34,7 @@ def forget_target(
         ``"before"``, the loss of the same examples before training. None: unseen where
         there are look-alikes, else before where there is a start, else the loss now
         plus 1 nat.
-      start: The parameters before training.
+      start: Gives the parameters before training; called where they are needed.
 
     Raises:
       ValueError: The target asks for what is not there.
@@ -49,7 +50,7 @@ def forget_target(
         loss = losses.unseen(params)
         return Target(loss, "loss of look-alikes that were never seen")
     if target == "before" and start is not None:
-        loss = losses.forget(start)
+        loss = losses.forget(start())
         return Target(loss, "loss of the same examples before training")
     raise ValueError(
         f"target={target!r}: a number, unseen (with sets.unseen) or before (with start)"

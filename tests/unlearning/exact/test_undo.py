@@ -3,6 +3,8 @@
 import shutil
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxunlearn import tree
@@ -124,6 +126,24 @@ def test_where_it_begins_changes_nothing(run, same_bits):
     found = [undo_steps(run, 1, checkpoint=step) for step in (0, 2, 4)]
     assert [f.checkpoint for f in found] == [0, 2, 4]
     assert all(same_bits(f.state, found[0].state) for f in found)
+
+
+def test_a_start_from_disk_compiles_what_one_in_memory_did(run, compilations):
+    start = jax.tree.map(lambda x: jnp.array(np.asarray(x)), run.start)
+    train(run.model, start, run.data, RECIPE)
+    undo_steps(run._replace(known_start=start), 2, checkpoint=0)
+    compilations.clear()
+    train(run.model, run.start, run.data, RECIPE)
+    for checkpoint in (0, 2):
+        undo_steps(run, 2, checkpoint=checkpoint)
+    assert not compilations
+
+
+def test_a_start_that_was_read_is_not_read_again(run, begin, same_bits):
+    other = begin()
+    kept = other.with_start()
+    shutil.rmtree(other.directory / "start")
+    assert same_bits(kept.start, run.start)
 
 
 def test_training_goes_on_from_it_to_the_same_end(run, same_bits):
