@@ -80,11 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             function, given = for_arguments(function, with_config(named_method(given)))
         else:
             given = with_config(given)
-        status = tyro.extras.subcommand_cli_from_dict(
-            {asked: as_command(function)},
-            prog="jaxunlearn",
-            description=DESCRIPTION,
-            args=given,
+        status = tyro.cli(
+            as_command(function),
+            prog=f"jaxunlearn {function.__name__}",
+            args=given[1:],
             config=options,
             registry=REGISTRY,
         )

@@ -118,6 +118,47 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(capsys):
     assert printed[0] == ("Training: 5 of 100 after 5 s, about 95 s left. loss [1]")
 
 
+def test_the_time_that_is_left_does_not_count_compilation(capsys):
+    now = 0.0
+    update = progress_lines("Scoring", 400, clock=lambda: now)
+    told = []
+    for done, at in ((0, 0.0), (1, 17.0), (2, 18.0), (3, 47.5)):
+        now = at
+        update(done)
+        told += capsys.readouterr().out.splitlines()
+    # 30.5 s for two steps.
+    assert told == [
+        "Scoring: 1 of 400 after 17 s",
+        "Scoring: 3 of 400 after 48 s, about 6054 s left",
+    ]
+
+
+def test_help_of_a_method_is_its_own(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    _, printed = run(capsys, "unlearn", "npo", "--help")
+    assert "usage: jaxunlearn unlearn npo [-h]" in printed.out
+    assert "\n\n\n" not in printed.out
+    for paragraph in arguments.plain(cli.command_of("unlearn").__doc__).split("\n\n"):
+        assert f"\n\n{paragraph.strip()}\n\n" in printed.out
+    assert "--mode " not in printed.out
+    changed = "expression of the leaves to change. (default: .)"
+    assert changed in printed.out
+    _, printed = run(capsys, "unlearn", "first_epoch", "--help")
+    for told in ("(default: ^wte/)", "(default: 0.02nats)", "(default: oneshot)"):
+        assert told in printed.out
+    _, printed = run(capsys, "unlearn", "exact_replay", "--help")
+    for name in ("--layers", "--target", "--max-retain-increase"):
+        assert f" {name} STR" not in printed.out
+
+
+def test_a_misspelt_option_of_a_method_points_to_the_method_s_help(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    status, printed = run(capsys, "unlearn", "npo", "--betta", "3")
+    assert status == 2
+    assert "jaxunlearn unlearn npo --help" in printed.err + printed.out
+    assert "jaxunlearn unlearn --help" not in printed.err + printed.out
+
+
 def test_programs_are_kept_for_the_next_command(tmp_path):
     code = (
         "from jaxunlearn import cli; cli.keep_programs()\n"

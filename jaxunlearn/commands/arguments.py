@@ -83,18 +83,19 @@ def as_command(function: Callable[..., int]) -> Callable[..., int]:
 
 
 def plain(docstring: str | None) -> str:
-    """Return a docstring without markup, each argument's description in one line.
+    """Return a docstring without markup, a paragraph or an argument in one line.
 
-    >>> plain('''Train it.
+    >>> plain('''Train it,
+    ... slowly.
     ...
     ... Args:
     ...   data: Records, in
     ...     ``JSON``.
-    ... ''').splitlines()[-1]
-    '  data: Records, in `JSON`.'
+    ... ''').splitlines()
+    ['Train it, slowly.', '', 'Args:', '  data: Records, in `JSON`.']
     """
     text = inspect.cleandoc(docstring or "").replace("``", "`")
-    return re.sub(r"\n {4,}(?=\S)", " ", text)
+    return re.sub(r"\n {4,}(?=\S)|(?<![:\n])\n(?=\S)", " ", text)
 
 
 def option_names(function: Callable[..., Any]) -> dict[str, str]:

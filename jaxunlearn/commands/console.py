@@ -58,21 +58,31 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[..., None]]:
 def progress_lines(
     title: str, total: int, *, clock: Callable[[], float] = time.monotonic
 ) -> Callable[..., None]:
-    """Return an ``update`` that prints a line after 5 s and then every 30 s."""
+    """Return an ``update`` that prints a line after 5 s and then every 30 s.
+
+    How long the rest takes is told from the second update of a stage on: what comes
+    before the first one is compilation for the most part, and does not come again.
+    """
     started, last = clock(), 0
+    first: tuple[int, float] | None = None
     due = started + FIRST_LINE
 
     def update(done: int, note: str = "", total: int = total) -> None:
-        nonlocal due, started, last
+        nonlocal due, started, last, first
         now = clock()
         if done < last:  # a new stage
-            started = now
+            started, first = now, None
         last = done
+        if first is None and done:
+            first = done, now
         if now < due:
             return
         due = now + LINE_EVERY
         seconds = now - started
-        left = f", about {seconds * (total - done) / done:.0f} s left" if done else ""
+        left = ""
+        if first is not None and done > first[0]:
+            each = (now - first[1]) / (done - first[0])
+            left = f", about {each * (total - done):.0f} s left"
         told = f"{title}: {done} of {total} after {seconds:.0f} s{left}"
         console.print(f"{told}. {note}".removesuffix(". "))
 

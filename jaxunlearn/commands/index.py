@@ -1,11 +1,12 @@
 """``jaxunlearn index``: projected gradients on disk, built once, queried often."""
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import tyro
 
-from jaxunlearn.commands.console import console, stages_bar
+from jaxunlearn.commands.console import console, say, stages_bar
 from jaxunlearn.commands.index_options import DIMENSIONS, Build, Query
 from jaxunlearn.commands.index_query import query
 from jaxunlearn.commands.inputs import prepare
@@ -60,9 +61,9 @@ def build(options: Build) -> int:
     console.print(
         f"{built.rows} rows of {built.width} numbers ({options.dtype}) in {options.out}"
     )
-    console.print(
-        f"Query: jaxunlearn index query --index {options.out} --model {options.model} "
-        f"--data {options.train} --query FILE"
+    say(
+        f"Query: jaxunlearn index query --index {quote(str(options.out))} "
+        f"--model {quote(options.model)} --data {quote(options.train)} --query FILE"
     )
     return 0
 

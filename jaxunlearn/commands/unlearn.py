@@ -29,14 +29,14 @@ def unlearn(options: Options) -> int:
     that suppresses, a directory for `jaxunlearn evaluate` and `attack` alone. Where a
     limit is passed no model is written, and OUT.refused.json says why.
 
-    --list names the methods, and `jaxunlearn unlearn NAME --help` the options of one.
-    --config unlearning.json takes the options of an earlier run; those given beside it
-    replace them.
+    The methods are those of --list, the options of one those of `jaxunlearn unlearn
+    NAME --help`. With --config unlearning.json the options are those of an earlier run;
+    others given beside it replace them.
     """
     if options.list_methods:
-        from jaxunlearn.commands.unlearn_methods import table_text
+        from jaxunlearn.commands.unlearn_rows import table_text
 
-        console.print(table_text(), markup=False, highlight=False)
+        say(table_text(console.width))
         return 0
     check(options)
     if not options.list_matches:

@@ -7,8 +7,7 @@ from typing import Any
 from jaxunlearn.commands.arguments import plain
 from jaxunlearn.commands.unlearn_methods import options_class, own_fields
 from jaxunlearn.commands.unlearn_options import Options
-from jaxunlearn.unlearning.methods import METHODS
-from jaxunlearn.unlearning.requirements import method_named
+from jaxunlearn.commands.unlearn_rows import rows_with, sound_row
 
 
 def check_own(name: str, given: dict[str, Any], method: str) -> None:
@@ -23,13 +22,9 @@ def check_own(name: str, given: dict[str, Any], method: str) -> None:
       ValueError: Names the option, its value and the methods that read it.
     """
     known = {f.name for f in dataclasses.fields(Options)}
-    known |= {field[0] for field in own_fields(method_named(name, METHODS))}
+    known |= {field[0] for field in own_fields(sound_row(name))}
     for option, value in given.items():
-        others = [
-            other
-            for other, row in METHODS.items()
-            if option not in known and option in {f[0] for f in own_fields(row)}
-        ]
+        others = [] if option in known else rows_with(option)
         if others:
             raise ValueError(
                 f"{option}={value} has no effect with --method {method}: leave it out, "
@@ -52,7 +47,7 @@ def for_arguments(
         return command, list(arguments)
     iterative = method == "first_epoch" and given.get("mode") == "iterative"
     name = "iterative" if iterative else method
-    row = method_named(name, METHODS)
+    row = sound_row(name)
     check_own(name, given, method)
 
     def unlearn(options: Any) -> int:
@@ -61,12 +56,13 @@ def for_arguments(
     does = (
         "removes" if row.removes else "suppresses, and leaves the weights as they are"
     )
-    unlearn.__annotations__ = {"options": options_class(name), "return": int}
+    unlearn.__name__ = f"unlearn {method}"  # as its help is asked for
+    unlearn.__annotations__ = {"options": options_class(row, method), "return": int}
     first = plain(row.function.__doc__).split("\n\n")[0]
     unlearn.__doc__ = (
         f"{first}\n\nForm: {row.form}, which {does}. Needs: "
         f"{', '.join(sorted(row.needs)) or 'nothing more'}. Cost: {row.cost}. Source: "
-        f"{row.source}.\n\n{command.__doc__}"
+        f"{row.source}.\n\n{plain(command.__doc__)}"
     )
     return unlearn, list(arguments)
 
@@ -93,10 +89,10 @@ def named_method(arguments: Sequence[str]) -> list[str]:
     """Return ``unlearn NAME ...`` as ``unlearn --method NAME ...``.
 
     Raises:
-      ValueError: There is no such method.
+      ValueError: There is no such method, or its row is wrong.
     """
     command, *rest = arguments
     if not rest or rest[0].startswith("-"):
         return [command, *rest]
-    method_named(rest[0], METHODS)
+    sound_row(rest[0])
     return [command, "--method", rest[0], *rest[1:]]

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from jaxunlearn.commands.unlearn_methods import ignored_options
 from jaxunlearn.commands.unlearn_options import Options
 from jaxunlearn.ranges import check_number
 
@@ -76,13 +77,8 @@ def check_method(options: Options) -> None:
         )
     if "unseen" in row.needs and options.unseen is None:
         raise ValueError(f"--method {options.method} needs --unseen FILE")
-    fitting = {
-        "target": row.form != "exact",
-        "max_retain_increase": row.form != "exact",
-        "layers": row.form in ("objective", "edit"),
-    }
-    for name, fits in fitting.items():
-        if getattr(options, name) is not None and not fits:
+    for name in sorted(ignored_options(row, options.method or "")):
+        if getattr(options, name) is not None:
             raise ValueError(
                 f"{name}={getattr(options, name)} has no effect with --method "
                 f"{options.method}, whose form is {row.form}: leave it out"
@@ -101,10 +97,10 @@ def check_numbers(options: Options) -> None:
     for name, value in options.own.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{name}={value}: must be a finite number")
-    if not 0 <= options.max_relative_step < math.inf:
+    step = options.max_relative_step
+    if step is not None and not 0 <= step < math.inf:
         raise ValueError(
-            f"max_relative_step={options.max_relative_step}: must be a finite number "
-            f"of at least 0"
+            f"max_relative_step={step}: must be a finite number of at least 0"
         )
     epochs = values.get("epochs")
     for name, given, least in (

@@ -10,9 +10,9 @@ import tyro
 
 from jaxunlearn.commands.arguments import plain
 from jaxunlearn.commands.unlearn_options import Options
+from jaxunlearn.unlearning.calibration import Limits
 from jaxunlearn.unlearning.forms import Method
-from jaxunlearn.unlearning.methods import METHODS
-from jaxunlearn.unlearning.requirements import method_named, options_of, walks
+from jaxunlearn.unlearning.requirements import options_of, walks
 
 RECIPE_OPTIONS = (
     *("learning_rate", "epochs", "optimizer", "weight_decay", "schedule"),
@@ -74,25 +74,58 @@ def argument_texts(docstring: str | None) -> dict[str, str]:
     return dict(re.findall(r"^  (\w+): (.*)$", plain(docstring), re.MULTILINE))
 
 
-def options_class(name: str) -> type[Options]:
+def ignored_options(row: Method, method: str) -> set[str]:
+    """Return which options of all methods one has no use for, and refuses.
+
+    Args:
+      row: The method's row.
+      method: The method, as it was given.
+    """
+    found = set() if row.form in ("objective", "edit") else {"layers"}
+    if row.form == "exact":
+        found |= {"target", "max_retain_increase"}
+    return found if method == "first_epoch" else found | {"mode"}
+
+
+def shared_fields(row: Method, method: str) -> list[Field]:
+    """Return the options of all methods that one hides, or has other defaults for."""
+    hints, texts = typing.get_type_hints(Options), argument_texts(Options.__doc__)
+    step, name = row.limits.max_relative_step, "max_relative_step"
+    fields = {name: field_of(name, float | None, step, texts[name])}
+    usual = {"layers": row.layers, "max_retain_increase": price_text(row.limits)}
+    for name, default in usual.items():
+        hint = f"(default: {default})"
+        shown = tyro.conf.arg(help=texts[name], help_behavior_hint=hint)
+        fields[name] = (name, Annotated[hints[name], shown], None)
+    hidden = ignored_options(row, method)
+    if row.form == "exact":  # not refused: a file of --config may hold it
+        hidden |= {"max_relative_step"}
+    for name in sorted(hidden):
+        default = fields[name][2] if name in fields else None
+        fields[name] = (name, Annotated[hints[name], tyro.conf.Suppress], default)
+    return list(fields.values())
+
+
+def price_text(limits: Limits) -> str:
+    """Return by how much the retain loss may rise, as the option is typed.
+
+    >>> price_text(Limits()), price_text(Limits(max_retain_nats=None))
+    ('0.02nats', 'none')
+    """
+    if limits.max_retain_nats is not None:
+        return f"{limits.max_retain_nats:g}nats"
+    share = limits.max_retain_increase
+    return "none" if share is None else f"{100 * share:g}%"
+
+
+def options_class(row: Method, method: str) -> type[Options]:
     """Return ``Options`` with a method's own ones after them.
 
-    Raises:
-      ValueError: There is no such method.
+    Args:
+      row: The method's row.
+      method: The method, as it was given.
     """
-    fields = own_fields(method_named(name, METHODS))
+    fields = shared_fields(row, method) + own_fields(row)
     made = dataclasses.make_dataclass("Options", fields, bases=(Options,), frozen=True)
     made.__doc__ = Options.__doc__
     return made
-
-
-def table_text() -> str:
-    """Return the table of methods: four short lines each."""
-    return "\n".join(
-        f"{name}\n"
-        f"  {row.form}; {'removes' if row.removes else 'suppresses at inference'}; "
-        f"needs {', '.join(sorted(row.needs)) or 'nothing more'}\n"
-        f"  cost: {row.cost}\n"
-        f"  source: {row.source}"
-        for name, row in METHODS.items()
-    )

@@ -11,6 +11,9 @@ PRIVATE = ("request", "forget", "out", "keep_texts", "list_methods")
 
 DEFAULT_MODE = "oneshot"
 
+METHOD_S = tyro.conf.arg(help_behavior_hint="(default: the method's)")
+"""Of an option whose default is in the method's row."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -32,17 +35,15 @@ class Options:
       data: Training records to match in, where there is no run.
       match_by: exact (default for --forget), near_duplicate, or fuzzy (for --request).
       threshold: Least score of a fuzzy or near-duplicate match, 0 to 1.
-      layers: Regular expression of the leaves to change. Default: wte (the embedding)
-        for first_epoch, all for gradient_ascent and objectives.
-      mode: Of first_epoch. oneshot: one step along the sum (default); iterative:
-        example by example, as the method iterative.
+      layers: Regular expression of the leaves to change.
+      mode: Of first_epoch. oneshot: one step along the sum; iterative: example by
+        example, as the method iterative.
       target: The forget loss to reach: a number, before (the loss of the same examples
         before training; default with a run) or unseen (the loss of --unseen records).
         Without run and unseen, the loss now plus 1 nat.
       unseen: Records like the forgotten ones that the model never saw.
       max_retain_increase: Refuse where retain loss rises by more: 0.02nats (a token;
-        of perplexity, 2 % at every loss), 5% (of the loss) or none. Default: 0.02nats
-        for first_epoch, none for the others.
+        of perplexity, 2 % at every loss), 5% (of the loss) or none.
       max_relative_step: Refuse where the step is longer than this share of the layers.
       retain_size: Most retain records measured, evenly spaced.
       batch_size: Examples at a time; of an objective, of each set in a step.
@@ -66,12 +67,15 @@ class Options:
     data: str | None = None
     match_by: Literal["exact", "fuzzy", "near_duplicate"] | None = None
     threshold: float | None = None
-    layers: str | None = None
-    mode: Literal["oneshot", "iterative"] | None = None
+    layers: Annotated[str | None, METHOD_S] = None
+    mode: Annotated[
+        Literal["oneshot", "iterative"] | None,
+        tyro.conf.arg(help_behavior_hint=f"(default: {DEFAULT_MODE})"),
+    ] = None
     target: str | None = None
     unseen: str | None = None
-    max_retain_increase: str | None = None
-    max_relative_step: float = 1.0
+    max_retain_increase: Annotated[str | None, METHOD_S] = None
+    max_relative_step: float | None = 1.0
     retain_size: int = 512
     batch_size: int = 16
     list_matches: bool = False

@@ -44,7 +44,7 @@ def options(**given):
     iterative = method == "first_epoch" and given.get("mode") == "iterative"
     row = "iterative" if iterative else method
     check_own(row, given, method)
-    return options_class(row)(**given)
+    return options_class(METHODS[row], method)(**given)
 
 
 def way(key):

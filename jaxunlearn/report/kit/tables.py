@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 ABSENT = "–"
+SHORT_TITLE = 40
+"""Cells of a title that a table is made wide enough for; longer ones break."""
+
 HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -47,8 +50,11 @@ def console_table(rows: Sequence[Mapping], *, title: str | None = None) -> "Tabl
     from rich.text import Text
 
     columns = columns_of(rows)
+    heading = None if title is None else Text(visible(title), style="bold")
+    short = heading is not None and heading.cell_len <= SHORT_TITLE
     table = Table(
-        title=None if title is None else Text(visible(title), style="bold"),
+        title=heading,
+        min_width=heading.cell_len if heading is not None and short else None,
         title_justify="left",
         box=rich.box.SIMPLE_HEAD,
     )

@@ -25,6 +25,11 @@ def test_the_console_shows_every_cell_as_it_is():
         assert part in text
 
 
+def test_a_short_title_stands_in_one_line_above_narrow_columns():
+    text = _printed(console_table([{"a": 1}], title="Mean loss (nats a token)"))
+    assert text.splitlines()[0].strip() == "Mean loss (nats a token)"
+
+
 def test_the_console_aligns_numbers_at_the_right():
     columns = console_table(ROWS).columns
     assert [column.justify for column in columns] == ["left", "right", "right", "left"]
