@@ -1,5 +1,6 @@
 """What a removal request comes to: the examples to forget and keep, and the model."""
 
+import re
 from typing import Any, NamedTuple
 
 from jaxunlearn.commands.console import console
@@ -61,7 +62,11 @@ def find(options: Options) -> Found:
         wanted, how = options.request, options.match_by or "fuzzy"
     matches, records = [], wanted
     if source is not None:
-        matches = match(wanted, source, how=how, threshold=options.threshold)
+        try:
+            matches = match(wanted, source, how=how, threshold=options.threshold)
+        except ValueError as error:  # what is `how` there is called otherwise here
+            told = re.sub(r"\bhow=(?=')", "match_by=", str(error))
+            raise ValueError(told) from error
         records = [source[m.index] for m in sorted(matches)]
     expected = options.forget_sha256
     if expected is not None and data_hash(records) != expected:

@@ -7,6 +7,7 @@ from jaxunlearn.commands.console import console, say
 from jaxunlearn.commands.matches import show_matches
 from jaxunlearn.commands.removal import Removal, find, prepare
 from jaxunlearn.commands.unlearn_checks import check
+from jaxunlearn.commands.unlearn_early import check_model
 from jaxunlearn.commands.unlearn_options import Options
 from jaxunlearn.commands.unlearn_places import check_places, refusal_of
 from jaxunlearn.commands.unlearn_result import described, keep_texts, write_result
@@ -41,6 +42,7 @@ def unlearn(options: Options) -> int:
     check(options)
     if not options.list_matches:
         check_places(options)
+        check_model(options)
     found = find(options)
     show_matches(found, full=options.list_matches)
     if options.list_matches:

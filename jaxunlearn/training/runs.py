@@ -199,9 +199,9 @@ def open_run(directory: Path) -> Run:
     directory = Path(directory)
     if not (directory / DESCRIPTION).exists():
         raise FileNotFoundError(
-            f"run={directory}: no run.json there. First-epoch unlearning needs the "
-            f"training run; make one with `jaxunlearn train`, or use "
-            f"method=gradient_ascent, which works on any model"
+            f"run={directory}: no run.json there, so it is no training run. Make one "
+            f"with `jaxunlearn train`, or use a method that needs none, such as "
+            f"gradient_ascent"
         )
     told = read_description(directory)
     if not is_whole(directory, told):

@@ -206,7 +206,7 @@ def test_methods_are_listed_and_each_has_help_of_its_own(capsys, monkeypatch):
         (("--method", "gradient_ascent", "--forget", "nowhere.json"), "nowhere.json"),
         (
             ("--method", "first_epoch", "--run", "RUN", "--request", "Zork Qux"),
-            "no record matches",
+            "no record matches --request 'Zork Qux' with --match-by 'fuzzy'",
         ),
         (("--method", "first_epoch", "--run", "RUN", "--ids", "99"), "99"),
         (
@@ -232,9 +232,10 @@ def test_methods_are_listed_and_each_has_help_of_its_own(capsys, monkeypatch):
         ),
         (
             ("--method", "gradient_ascent", "--forget", "UNSEEN", "--run", "RUN"),
-            "near_duplicate",
+            "use --match-by 'near_duplicate' or --match-by 'fuzzy'",
         ),
         (("--method", "first_epoch", "--run", "elsewhere", "--ids", "0"), "run.json"),
+        (("--method", "npo", "--run", "elsewhere", "--ids", "0"), "is no training run"),
     ],
 )
 def test_bad_input_is_one_line_that_says_what_to_do(

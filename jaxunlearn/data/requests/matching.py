@@ -89,7 +89,7 @@ def match(
     if found:
         return found
     best = closest_match(request, records, how)
-    failure = f"no record matches request={short_repr(request)} by how={how!r}"
+    failure = f"no record matches request={short_repr(request)} with how={how!r}"
     if best.score == 0:
         raise ValueError(f"{failure}, not even remotely: use the records' own words")
     reached = math.floor(best.score * 1000) / 1000  # never above the score itself
