@@ -172,8 +172,12 @@ def learning_rate(recipe: Recipe, total_steps: int) -> optax.Schedule:
     return optax.join_schedules([warmup, main], [recipe.warmup_steps])
 
 
+@functools.lru_cache(maxsize=16)
 def optimizer(recipe: Recipe, total_steps: int) -> optax.GradientTransformation:
-    """Return the recipe's optax optimiser for a run of ``total_steps``."""
+    """Return the recipe's optax optimiser for a run of ``total_steps``.
+
+    Remembered, so that programs can be remembered by it.
+    """
     rate = learning_rate(recipe, total_steps)
     transform = {
         "adamw": lambda: optax.adamw(

@@ -27,6 +27,7 @@ from jaxunlearn.unlearning.cost import (
 )
 from jaxunlearn.unlearning.descent import Criterion, Goal, descend
 from jaxunlearn.unlearning.descent_files import DescentFiles
+from jaxunlearn.unlearning.descent_step import WithOptions
 from jaxunlearn.unlearning.forms import Direction, Losses, Method, Progress, Sets
 from jaxunlearn.unlearning.measuring import losses_of_sets, with_known
 from jaxunlearn.unlearning.methods import METHODS
@@ -164,7 +165,7 @@ def unlearn(
     flops, peak = 0.0, 0
     if row.form == "objective":
         outcome, used = descend(
-            lambda one: row.function(one, **options),
+            WithOptions(row.function, tuple(sorted(options.items()))),
             task,
             params,
             sets,
