@@ -33,7 +33,7 @@ from jaxunlearn.models import load_pretrained
 from jaxunlearn.report import console_table
 from jaxunlearn.tasks import language_task
 from jaxunlearn.training import Recipe, open_run, train
-from jaxunlearn.unlearning.calibration import Limits
+from jaxunlearn.unlearning.limits import Limits
 from jaxunlearn.unlearning.measuring import losses_of_sets
 from jaxunlearn.unlearning.methods import METHODS, Sets
 from jaxunlearn.unlearning.runner import unlearn

@@ -88,7 +88,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             registry=REGISTRY,
         )
     except (ValueError, OSError, ImportError, NotImplementedError) as error:
-        sys.exit(fail(error, option_names(function)))
+        names = option_names(function)
+        if asked == "unlearn":
+            from jaxunlearn.commands.unlearn_arguments import own_names
+
+            names = own_names() | names  # also of methods that were not asked for
+        sys.exit(fail(error, names))
     except KeyboardInterrupt:
         print("\njaxunlearn: interrupted", file=sys.stderr)
         sys.exit(130)

@@ -136,7 +136,7 @@ def given_target(options: Options) -> float | None:
 
 def limits_of(options: Options) -> Any:
     """Return what the step must not pass."""
-    from jaxunlearn.unlearning.calibration import price_limit
+    from jaxunlearn.unlearning.limits import price_limit
     from jaxunlearn.unlearning.methods import METHODS
 
     usual = METHODS[options.row].limits

@@ -8,6 +8,7 @@ from jaxunlearn.commands.removal import Removal
 from jaxunlearn.commands.unlearn_checks import given_target, limits_of
 from jaxunlearn.commands.unlearn_methods import RECIPE_OPTIONS
 from jaxunlearn.commands.unlearn_options import Options
+from jaxunlearn.commands.unlearn_words import explanation, loss_rows, warning_of
 from jaxunlearn.provenance import params_hash, versions
 
 
@@ -24,7 +25,12 @@ def carry_out(removal: Removal, options: Options) -> Work:
     """Unlearn, and measure before and after."""
     from jaxunlearn.data import in_order
     from jaxunlearn.tasks import language_task
-    from jaxunlearn.unlearning import METHODS, Sets, changed_leaves, explain, unlearn
+    from jaxunlearn.unlearning import (
+        METHODS,
+        Sets,
+        changed_leaves,
+        unlearn,
+    )
     from jaxunlearn.unlearning.exact.replay import replay_plan
     from jaxunlearn.unlearning.measuring import losses_of_sets, with_known
     from jaxunlearn.unlearning.origin import run_hash
@@ -56,7 +62,10 @@ def carry_out(removal: Removal, options: Options) -> Work:
             check_rise(target, before["forget"])
         settings["layers"] = options.layers or row.layers
     if row.form != "exact":
-        settings |= {"target": target.loss, "limits": limits_of(options)}
+        # A wrapper goes to no target: one that nobody gave tells nothing of it.
+        aimed = row.form != "wrapper" or not target.is_guess
+        settings["target"] = target.loss if aimed else None
+        settings["limits"] = limits_of(options)
     if row.form == "objective":
         recipe = {name: own.pop(name) for name in RECIPE_OPTIONS}
         settings["recipe"] = dataclasses.replace(
@@ -93,11 +102,11 @@ def carry_out(removal: Removal, options: Options) -> Work:
         losses = losses_of_sets(outcome.task, sets)
     after = {name: getattr(losses, name)(outcome.params) for name in parts}
     sought = settings.get("target")
-    sentence = explain(outcome, sought, before["retain"])
-    warning = price_warning(after["retain"] - before["retain"])
+    sentence = explanation(outcome, sought, before["retain"], vars(options))
     sentences = [sentence]
     if sought is not None:
         sentences = [f"Target {target.loss:.4f} ({target.meaning}). {sentence}"]
+    warning = warning_of(outcome, after["retain"] - before["retain"])
     if warning is not None:
         sentences.append(f"Warning: {warning}")
     if outcome.task is not None:
@@ -110,7 +119,9 @@ def carry_out(removal: Removal, options: Options) -> Work:
     told = {
         "layers": settings.get("layers", row.layers),
         "limits": settings["limits"]._asdict() if "limits" in settings else None,
-        "target": {"forget_loss": target.loss, "meaning": target.meaning},
+        "target": None
+        if sought is None
+        else {"forget_loss": target.loss, "meaning": target.meaning},
         "status": outcome.status,
         "explanation": sentence,
         "warning": warning,
@@ -127,18 +138,4 @@ def carry_out(removal: Removal, options: Options) -> Work:
         "details": dict(outcome.details),
         "versions": versions(),
     }
-    rows = [{"records": n, "before": before[n], "after": after[n]} for n in parts]
-    return Work(outcome, rows, sentences, told)
-
-
-def price_warning(rise: float) -> str | None:
-    """Return a warning where retain loss rose past the default limit."""
-    from jaxunlearn.unlearning import Limits
-
-    usual = Limits().max_retain_nats
-    if usual is None or rise <= usual:
-        return None
-    return (
-        f"Retain loss rose by {rise:.3f} nats a token, past the {usual} that are "
-        f"allowed where no other limit is given: the model is worse on what it keeps."
-    )
+    return Work(outcome, loss_rows(outcome, sought, before, after), sentences, told)

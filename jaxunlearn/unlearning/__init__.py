@@ -1,6 +1,6 @@
 """Removing the influence of chosen training examples from a trained model."""
 
-from jaxunlearn.unlearning.calibration import Limits, calibrate
+from jaxunlearn.unlearning.calibration import calibrate
 from jaxunlearn.unlearning.change import changed_leaves
 from jaxunlearn.unlearning.edits.ascent import gradient_ascent
 from jaxunlearn.unlearning.edits.one_by_one import iterative_first_epoch
@@ -19,8 +19,10 @@ from jaxunlearn.unlearning.exact.replay import (
 )
 from jaxunlearn.unlearning.exact.schedule import expected_replayed_share
 from jaxunlearn.unlearning.exact.undo import PastState, undo_steps
+from jaxunlearn.unlearning.explanation import explain
 from jaxunlearn.unlearning.false_stops import FalseStop, false_stop
 from jaxunlearn.unlearning.forms import Direction, Losses, Method, Objective, Sets
+from jaxunlearn.unlearning.limits import Limits
 from jaxunlearn.unlearning.methods import METHODS
 from jaxunlearn.unlearning.outcome import (
     Cost,
@@ -28,7 +30,6 @@ from jaxunlearn.unlearning.outcome import (
     PathPoint,
     Status,
     Trial,
-    explain,
 )
 from jaxunlearn.unlearning.runner import unlearn
 from jaxunlearn.unlearning.stopping import (

@@ -10,11 +10,13 @@ from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from jaxunlearn.types import Params
-from jaxunlearn.unlearning.calibration import Limits, Measure
+from jaxunlearn.unlearning.calibration import Measure
 from jaxunlearn.unlearning.change import changed_leaves
 from jaxunlearn.unlearning.edits.ascent import gradient_ascent
 from jaxunlearn.unlearning.edits.recorded import DEFAULT_PART, first_epoch
-from jaxunlearn.unlearning.outcome import Outcome, explain
+from jaxunlearn.unlearning.explanation import explain
+from jaxunlearn.unlearning.limits import Limits
+from jaxunlearn.unlearning.outcome import Outcome
 
 FIRST_EPOCH = "first-epoch unlearning"
 TIED = "first-epoch, tied embedding"

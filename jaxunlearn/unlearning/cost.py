@@ -11,8 +11,8 @@ from jax.tree_util import Partial
 
 from jaxunlearn.gradients.arguments import as_argument
 from jaxunlearn.gradients.batching import compiled, compiled_sums
+from jaxunlearn.gradients.flops import matrix_flops
 from jaxunlearn.gradients.programs import UnreadProgram
-from jaxunlearn.influence.planner.flops import matrix_flops
 from jaxunlearn.training.losses import gradient_of_sum, losses_of_batch
 from jaxunlearn.training.recipe import (
     batch_at,

@@ -9,13 +9,7 @@ import jax
 from jaxunlearn import tree
 from jaxunlearn.training.recipe import Recipe, optimizer, steps_per_epoch
 from jaxunlearn.types import Params, PerExampleLoss
-from jaxunlearn.unlearning.calibration import (
-    Limits,
-    calibrate,
-    check_limits,
-    passed_limit,
-    unbounded,
-)
+from jaxunlearn.unlearning.calibration import calibrate, passed_limit
 from jaxunlearn.unlearning.cost import program_bytes, program_flops
 from jaxunlearn.unlearning.descent_files import DescentFiles
 from jaxunlearn.unlearning.descent_step import (
@@ -26,6 +20,7 @@ from jaxunlearn.unlearning.descent_step import (
     reference_columns,
 )
 from jaxunlearn.unlearning.forms import Losses, Progress, Sets
+from jaxunlearn.unlearning.limits import Limits, check_limits, unbounded
 from jaxunlearn.unlearning.outcome import Outcome, PathPoint, Status, Trial
 from jaxunlearn.unlearning.stopping import Rule
 from jaxunlearn.unlearning.streams import sets_of_step, stacked_rows

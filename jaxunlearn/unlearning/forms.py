@@ -32,7 +32,8 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxunlearn.types import Batch, Params
-from jaxunlearn.unlearning.calibration import Limits, Measure
+from jaxunlearn.unlearning.calibration import Measure
+from jaxunlearn.unlearning.limits import Limits
 from jaxunlearn.unlearning.outcome import Trial
 
 FORMS = ("objective", "edit", "wrapper", "exact")

@@ -4,12 +4,12 @@ The runner, the command line, the reports and the contract test read this table,
 nothing else knows a method by name.
 """
 
-from jaxunlearn.unlearning.calibration import Limits
 from jaxunlearn.unlearning.edits import ascent, one_by_one, recorded
 from jaxunlearn.unlearning.edits.ssd import dampen_synapses
 from jaxunlearn.unlearning.edits.task_vector import subtract_task_vector
 from jaxunlearn.unlearning.exact.replay import exact_replay
 from jaxunlearn.unlearning.forms import Method, Objective, Sets
+from jaxunlearn.unlearning.limits import Limits
 from jaxunlearn.unlearning.objectives.difference import grad_diff
 from jaxunlearn.unlearning.objectives.preference_losses import npo, simnpo
 from jaxunlearn.unlearning.wrappers.offset import whp

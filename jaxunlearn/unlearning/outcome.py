@@ -1,15 +1,15 @@
 """What unlearning comes to: where it ended, why, by which steps, at what cost."""
 
 import enum
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from jaxunlearn.types import Params
+from jaxunlearn.unlearning.limits import Limits
 
 
 class Status(enum.StrEnum):
-    """How unlearning ended; :func:`explain` says cause and remedy.
+    """How unlearning ended; ``explain`` says cause and remedy.
 
     A string, so that it stands in a file, and compares, as it is spelled.
     """
@@ -18,6 +18,7 @@ class Status(enum.StrEnum):
     ALREADY = "already"  # the loss is at the target without a step
     GIVEN_SCALE = "given_scale"  # applied as given, short of the target
     APPLIED = "applied"  # no target was set: all that was asked for was done
+    SHORT = "short"  # applied in full, which does not come to the target
     NO_CHANGE = "no_change"  # a given step is lost in rounding
     RETAIN_LIMIT = "retain_limit"  # the target lies beyond what may be paid
     STEP_LIMIT = "step_limit"  # the target lies further than one may go
@@ -29,7 +30,10 @@ class Status(enum.StrEnum):
 
 
 DONE = frozenset(
-    {Status.REACHED, Status.ALREADY, Status.GIVEN_SCALE, Status.APPLIED, Status.STOPPED}
+    {
+        *(Status.REACHED, Status.ALREADY, Status.GIVEN_SCALE, Status.APPLIED),
+        *(Status.SHORT, Status.STOPPED),
+    }
 )
 """The statuses of outcomes whose parameters are those that were asked for."""
 
@@ -101,6 +105,7 @@ class Outcome(NamedTuple):
       task: What is to be evaluated in place of the task; None for the task itself.
       cost: What it took.
       details: What the method tells of itself, as JSON values.
+      limits: What the way was not to pass; None where nothing was limited.
     """
 
     params: Params
@@ -112,62 +117,9 @@ class Outcome(NamedTuple):
     task: Any = None
     cost: Cost | None = None
     details: Mapping[str, Any] = {}
+    limits: Limits | None = None
 
     @property
     def reached(self) -> bool:
         """Whether what was asked for was done: the target met, or the step applied."""
         return self.status in DONE
-
-
-def explain(outcome: Outcome, target: float | None, retain_before: float) -> str:
-    """Return one sentence on an outcome, with the remedy where it failed."""
-    if outcome.status in (Status.REACHED, Status.ALREADY):
-        return "The forget loss is at its target."
-    if not outcome.trials:
-        return "No step was tried."
-    # The point that was judged: the nearest at the target, else the furthest short.
-    last = min(
-        outcome.trials,
-        key=lambda t: (
-            not math.isfinite(t.forget),
-            target is not None and t.forget < target,
-            0.0 if target is None else abs(t.forget - target),
-        ),
-    )
-    aim = "" if target is None else f" (target {target:.3f})"
-    rise = 100 * (last.retain / retain_before - 1)
-    seen = (
-        f"at forget loss {last.forget:.3f}{aim} retain loss has "
-        f"changed by {last.retain - retain_before:+.4f} nats ({rise:+.2f} %) and the "
-        f"layers by {100 * last.relative_step:.1f} %"
-    )
-    return REMEDIES[outcome.status].format(seen)
-
-
-REMEDIES = {
-    Status.RETAIN_LIMIT: (
-        "Refused, retain loss would rise too far: {}. Allow more with max_retain_nats "
-        "or max_retain_increase, lower the target, or choose other layers."
-    ),
-    Status.STEP_LIMIT: (
-        "Refused, the step would be too long: {}. Allow more with max_relative_step, "
-        "lower the target, or choose other layers."
-    ),
-    Status.NO_ASCENT: (
-        "Refused, this direction does not raise the forget loss: {}. Choose other "
-        "layers or epochs."
-    ),
-    Status.NO_CHANGE: (
-        "Refused, the step is lost in rounding and no weight changes: {}. Give a "
-        "larger scale."
-    ),
-    Status.TRIALS: "Not finished within max_trials: {}.",
-    Status.ROUNDS: "Not finished within max_rounds: {}.",
-    Status.STEPS: (
-        "Refused, the steps ran out before the target: {}. Raise the epochs or the "
-        "learning rate, or lower the target."
-    ),
-    Status.GIVEN_SCALE: "The given scale was applied; {}.",
-    Status.APPLIED: "No target was set; {}.",
-    Status.STOPPED: "A rule ended it; {}.",
-}

@@ -7,8 +7,9 @@ import typing
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from jaxunlearn.unlearning.calibration import check_limits, check_scale, check_target
+from jaxunlearn.unlearning.calibration import check_scale, check_target
 from jaxunlearn.unlearning.forms import FORMS, NEEDS, Method, Sets
+from jaxunlearn.unlearning.limits import check_limits
 
 CONTEXT = (
     "run",

@@ -18,7 +18,7 @@ from jaxunlearn.randomness import random_key
 from jaxunlearn.training.recipe import Recipe
 from jaxunlearn.training.runs import Run
 from jaxunlearn.types import Params, PerExampleLoss
-from jaxunlearn.unlearning.calibration import Limits, calibrate, passed_limit
+from jaxunlearn.unlearning.calibration import calibrate, passed_limit
 from jaxunlearn.unlearning.cost import (
     counted,
     measuring_cost,
@@ -29,6 +29,7 @@ from jaxunlearn.unlearning.descent import Criterion, Goal, descend
 from jaxunlearn.unlearning.descent_files import DescentFiles
 from jaxunlearn.unlearning.descent_step import WithOptions
 from jaxunlearn.unlearning.forms import Direction, Losses, Method, Progress, Sets
+from jaxunlearn.unlearning.limits import Limits
 from jaxunlearn.unlearning.measuring import losses_of_sets, with_known
 from jaxunlearn.unlearning.methods import METHODS
 from jaxunlearn.unlearning.origin import check_examples, check_origin, check_run
@@ -198,7 +199,8 @@ def unlearn(
         number(total),
         None if again is None else number(total / again),
     )
-    return outcome._replace(cost=cost)
+    limits = None if row.form == "exact" else context["limits"]
+    return outcome._replace(cost=cost, limits=limits)
 
 
 def edited(
@@ -248,10 +250,11 @@ def wrapped(
     status = passed_limit(trial, before, context["limits"])
     if status is not None:
         return Outcome(params, status, 0, (trial,))
-    met = target is not None and trial.forget >= target
-    return Outcome(
-        params, Status.REACHED if met else Status.APPLIED, 0, (trial,), task=new
-    )
+    if target is None:
+        status = Status.APPLIED
+    else:
+        status = Status.REACHED if trial.forget >= target else Status.SHORT
+    return Outcome(params, status, 0, (trial,), task=new)
 
 
 def replaced(

@@ -147,11 +147,18 @@ def test_a_target_beyond_the_retain_limit_is_refused(learned, tmp_path, capsys):
         learned, out, *options, "--target", "50", "--max-retain-increase", "0.1%"
     )
     assert status == 1
-    printed = capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
     assert "Refused" in printed
+    assert "--max-retain-increase (0.1 % of the retain loss) is passed: at" in printed
+    assert "Within the limits one could go so far: at forget loss" in printed
+    assert "max_retain" not in printed
     assert "No model was written" in printed
     assert not out.exists()
     told = json.loads((tmp_path / "out.refused.json").read_text())
+    # The losses before stand beside those of what was tried, not beside themselves.
+    head = printed.split("Refused")[0]
+    assert "tried, not kept" in head
+    assert any(f"{trial['forget']:.4g}" in head for trial in told["trials"])
     assert (told["status"], told["changed"]) == ("retain_limit", [])
 
 

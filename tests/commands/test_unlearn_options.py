@@ -5,13 +5,15 @@ import json
 
 import pytest
 
+from jaxunlearn.cli import main
 from jaxunlearn.commands.config import with_config
 from jaxunlearn.commands.unlearn_arguments import check_own, for_arguments, named_method
 from jaxunlearn.commands.unlearn_checks import check, limits_of
 from jaxunlearn.commands.unlearn_methods import options_class, own_fields
 from jaxunlearn.commands.unlearn_options import Options
+from jaxunlearn.commands.unlearn_words import price_warning
 from jaxunlearn.unlearning import METHODS
-from jaxunlearn.unlearning.calibration import price_limit
+from jaxunlearn.unlearning.limits import price_limit
 
 ASCENT = {"method": "gradient_ascent", "forget": "f.json"}
 FIRST = {"method": "first_epoch", "run": "RUN", "ids": (0, 1)}
@@ -64,6 +66,21 @@ def test_an_option_is_read_or_refused_by_name(key, name):
     else:
         with pytest.raises(ValueError, match=f"{name}=.* has no effect with --method"):
             check(options(**given))
+
+
+def test_an_option_of_another_method_is_refused_as_it_was_typed(capsys):
+    with pytest.raises(SystemExit) as status:
+        main(["unlearn", "npo", "--part", "tied"])
+    assert status.value.code == 2
+    told = capsys.readouterr().err
+    assert "--part tied has no effect with --method npo: leave it out, or use" in told
+
+
+def test_a_costly_result_is_warned_of_whatever_the_method_s_limit():
+    assert price_warning(0.02) is None
+    told = price_warning(0.5)
+    assert "rose by 0.500 nats a token, more than 0.02" in told
+    assert "allowed" not in told  # by default most methods have no limit
 
 
 def test_defaults_are_the_function_s():

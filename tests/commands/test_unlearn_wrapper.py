@@ -36,10 +36,23 @@ def test_a_wrapper_is_written_and_evaluated(learned, unlearn, cli, tmp_path, cap
     strong = ("--learning-rate", 3e-2, "--alpha", 2, "--epochs", 3)
     status, out = unlearn("whp", "--forget", folder / "forget.json", *strong)
     assert status == 0
-    assert "suppresses at inference" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "suppresses at inference" in printed
+    # It goes to no target, and none was asked for.
+    assert "No target was set; at forget loss" in printed
+    assert "arget 0" not in printed.replace("No target", "")
     told = json.loads((out / "unlearning.json").read_text())
     losses = told["losses"]
     assert not told["removes"]
+    assert told["target"] is None
+    short = ("whp", "--forget", folder / "forget.json", *strong, "--target", 50)
+    status, far = unlearn(*short)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert status == 0
+    assert "Target 50.0000 (given). Applied in full, which falls short" in printed
+    assert "Warning: The target is not met" in printed
+    assert "No target" not in printed
+    assert "The target is not met" in (far / "README.md").read_text()
     assert losses["after"]["forget"] > losses["before"]["forget"] + 0.1
     card = (out / "README.md").read_text()
     assert "was not removed" in card

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn.gradients import layer_taps, programs
+from jaxunlearn.gradients.flops import matrix_flops
 from jaxunlearn.gradients.programs import (
     UnreadProgram,
     check_operands,
@@ -19,7 +20,6 @@ from jaxunlearn.gradients.programs import (
 )
 from jaxunlearn.gradients.taps import dataflow
 from jaxunlearn.gradients.taps import eligibility as survey
-from jaxunlearn.influence.planner.flops import matrix_flops
 
 SIZE, WIDTH = 3, 4
 

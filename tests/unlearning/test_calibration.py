@@ -6,7 +6,7 @@ import pytest
 
 from jaxunlearn import tree
 from jaxunlearn.unlearning import Limits, calibrate, explain
-from jaxunlearn.unlearning.calibration import highest_retain_loss
+from jaxunlearn.unlearning.limits import highest_retain_loss
 
 EPS = float(np.finfo(np.float32).eps)
 NAN, INF = float("nan"), float("inf")

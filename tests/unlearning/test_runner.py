@@ -182,9 +182,16 @@ def test_wrappers_and_exact_methods_are_measured_as_they_are(same_bits):
     assert same_bits(outcome.params, PARAMS)
     one = SETS.forget[0]
     np.testing.assert_allclose(outcome.task(PARAMS, one), 3 * masked(PARAMS, one))
+    loss = outcome.trials[0].forget
+    for target, status in ((loss, Status.REACHED), (2 * loss, Status.SHORT)):
+        aimed = unlearn(
+            masked, PARAMS, SETS, wrapper, limits=ANY, by=3.0, target=target
+        )
+        assert (aimed.status, aimed.reached) == (status, True)
     refused = unlearn(
         masked, PARAMS, SETS, wrapper, limits=ANY._replace(max_retain_nats=0.1)
     )
+    assert refused.limits.max_retain_nats == 0.1
     assert (refused.status, refused.task) == (Status.RETAIN_LIMIT, None)
     with pytest.raises(ValueError, match="layers='w' has no effect"):
         unlearn(masked, PARAMS, SETS, wrapper, layers="w")

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxunlearn.gradients.arguments import stacked_folders
+from jaxunlearn.gradients.flops import matrix_flops
 from jaxunlearn.gradients.projections.projection import Projection
-from jaxunlearn.influence.planner.flops import matrix_flops
 from jaxunlearn.influence.planner.methods import PARTS_ADD_UP, STAGES, matrices_for
 from jaxunlearn.influence.planner.search import (
     batch_sizes,

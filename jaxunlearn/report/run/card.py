@@ -115,10 +115,14 @@ def done(told: Mapping[str, Any]) -> list[str]:
     """Return the method and its settings as a list."""
     settings = {"layers": told["layers"], **told["settings"], "scale": told["scale"]}
     target = told["target"]
+    aim = []
+    if target is not None:
+        loss, meaning = target["forget_loss"], target["meaning"]
+        aim = [f"* Forget loss to reach: {loss:.4f} ({meaning})."]
     return [
         f"* Method: {told['method']}; status: {told['status']}. {told['explanation']}",
         *(f"* {k}: `{json.dumps(v)}`" for k, v in settings.items() if v is not None),
-        f"* Forget loss to reach: {target['forget_loss']:.4f} ({target['meaning']}).",
+        *aim,
     ]
 
 

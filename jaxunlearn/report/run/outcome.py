@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from jaxunlearn.report.run.known_facts import FACTS_TOLERANCE, beyond, kept, known
-from jaxunlearn.unlearning.calibration import Limits
+from jaxunlearn.unlearning.limits import Limits
 
 BEFORE = "before training"
 TRAINED = "trained"

@@ -7,15 +7,13 @@ from jaxunlearn import tree
 from jaxunlearn.gradients.arguments import stacked_folders
 from jaxunlearn.types import Params, PerExampleLoss
 from jaxunlearn.unlearning.calibration import (
-    Limits,
     Measure,
     calibrate,
-    check_limits,
     check_target,
     passed_limit,
-    unbounded,
 )
 from jaxunlearn.unlearning.forms import Losses, Progress, Sets, telling_steps
+from jaxunlearn.unlearning.limits import Limits, check_limits, unbounded
 from jaxunlearn.unlearning.outcome import Outcome, Status, Trial
 
 RELATIVE_STEP = 1e-3
@@ -127,7 +125,7 @@ def gradient_ascent(
             on_step(trial)
         status = passed_limit(trial, before, limits)
         if status is not None:
-            return Outcome(params, status, 0, tuple(trials))
+            return Outcome(params, status, 0, tuple(trials), limits=limits)
         if trial.forget >= target:
             return Outcome(stored(moved), Status.REACHED, len(trials), tuple(trials))
         current = moved

@@ -12,12 +12,9 @@ from jaxunlearn.training.replay import compiled_gradient, replayed_gradients
 from jaxunlearn.training.runs import Run
 from jaxunlearn.types import Params, PerExampleLoss
 from jaxunlearn.unlearning.calibration import (
-    Limits,
     Measure,
     calibrate,
-    check_limits,
     check_target,
-    highest_retain_loss,
     passed_limit,
 )
 from jaxunlearn.unlearning.edits.recorded import (
@@ -28,6 +25,7 @@ from jaxunlearn.unlearning.edits.recorded import (
 )
 from jaxunlearn.unlearning.edits.rounds import CALIBRATION, iterative_unlearning
 from jaxunlearn.unlearning.forms import Losses, Progress, Sets, telling_steps
+from jaxunlearn.unlearning.limits import Limits, check_limits, highest_retain_loss
 from jaxunlearn.unlearning.outcome import Outcome, PathPoint, Status, Trial
 from jaxunlearn.unlearning.stopping import History
 
@@ -158,6 +156,7 @@ def iterative_first_epoch(
         len(path.history) - 1 - path.refused,
         trials,
         history=path.history,
+        limits=limits,
     )
 
 

@@ -16,9 +16,10 @@ from jaxunlearn.models.tying import tie, token_table
 from jaxunlearn.training.replay import last_exposure, replayed_gradient
 from jaxunlearn.training.runs import Run
 from jaxunlearn.types import Params, PerExampleLoss
-from jaxunlearn.unlearning.calibration import Limits, Measure, calibrate
+from jaxunlearn.unlearning.calibration import Measure, calibrate
 from jaxunlearn.unlearning.cost import training_step_flops
 from jaxunlearn.unlearning.forms import Direction, Progress, Sets
+from jaxunlearn.unlearning.limits import Limits
 from jaxunlearn.unlearning.outcome import Outcome
 
 DEFAULT_PART = "output"

@@ -24,3 +24,9 @@ TOLD = {
 def test_only_one_step_along_one_direction_has_a_scale(scale, line):
     card = model_card(TOLD | {"scale": scale}, source={})
     assert [text for text in card.splitlines() if "scale" in text] == line
+
+
+def test_a_target_that_was_not_used_is_not_told():
+    told = TOLD | {"scale": None}
+    assert "* Forget loss to reach: 2.0000 (given)." in model_card(told, source={})
+    assert "to reach" not in model_card(told | {"target": None}, source={})

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxunlearn.influence.planner.flops import matrix_flops
+from jaxunlearn.gradients.flops import matrix_flops
 
 
 def shape(*sizes):
