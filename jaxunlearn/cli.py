@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, OSError, ImportError, NotImplementedError) as error:
         names = option_names(function)
         if asked == "unlearn":
-            from jaxunlearn.commands.unlearn_arguments import own_names
+            from jaxunlearn.commands.unlearn_rows import own_names
 
             names = own_names() | names  # also of methods that were not asked for
         sys.exit(fail(error, names))

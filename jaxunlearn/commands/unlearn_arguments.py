@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jaxunlearn.commands.arguments import option_name, plain
+from jaxunlearn.commands.arguments import plain
 from jaxunlearn.commands.unlearn_methods import options_class, own_fields
 from jaxunlearn.commands.unlearn_options import Options
 from jaxunlearn.commands.unlearn_rows import rows_with, sound_row
@@ -30,12 +30,6 @@ def check_own(name: str, given: dict[str, Any], method: str) -> None:
                 f"{option}={value} has no effect with --method {method}: leave it out, "
                 f"or use --method {' or '.join(others)}"
             )
-
-
-def own_names() -> dict[str, str]:
-    """Return argument -> option of what is some method's own: part -> --part."""
-    fields = [field for row in METHODS.values() for field in own_fields(row)]
-    return {name: option_name(name, kind) for name, kind, _ in fields}
 
 
 def for_arguments(

@@ -4,6 +4,7 @@ import dataclasses
 import textwrap
 import typing
 
+from jaxunlearn.commands.arguments import option_name
 from jaxunlearn.commands.unlearn_methods import form_fields, own_fields
 from jaxunlearn.commands.unlearn_options import Options
 from jaxunlearn.unlearning.forms import Method
@@ -58,6 +59,13 @@ def rows_with(option: str) -> list[str]:
         if fault(name) is None and option in {field[0] for field in own_fields(row)}:
             found.append(name)
     return found
+
+
+def own_names() -> dict[str, str]:
+    """Return argument -> option of what is some method's own: part -> --part."""
+    rows = [row for name, row in METHODS.items() if fault(name) is None]
+    fields = [field for row in rows for field in own_fields(row)]
+    return {name: option_name(name, kind) for name, kind, _ in fields}
 
 
 def fault(name: str) -> str | None:

@@ -113,7 +113,7 @@ def kronecker_fit(task: Task, method: str) -> list[Stage]:
     """The passes that fit Kronecker factors."""
     matrices = matrices_for(task)
     fit = Fit(
-        task.loss, task.layers, None, "empirical", None, LARGEST_FACTOR, "float32",
+        task.loss, None, task.layers, None, "empirical", LARGEST_FACTOR, "float32",
         method,
     )  # fmt: skip
 
