@@ -121,13 +121,13 @@ from .suite.file import (
 from .suite.logs import (
     evaluate_logs as evaluate_logs,
 )
-from .suite.prepared import (
+from .suite.measurement import (
     Measured as Measured,
 )
-from .suite.prepared import (
+from .suite.measurement import (
     Settings as Settings,
 )
-from .suite.prepared import (
+from .suite.measurement import (
     measure as measure,
 )
 from .suite.run import (
@@ -147,6 +147,12 @@ from .text.answer_log import (
 )
 from .text.facts import (
     known_facts as known_facts,
+)
+from .text.kolmogorov_smirnov import (
+    ForgetQuality as ForgetQuality,
+)
+from .text.kolmogorov_smirnov import (
+    forget_quality as forget_quality,
 )
 from .text.logs import (
     read_logs as read_logs,
@@ -185,13 +191,7 @@ from .text.token_pass import (
     mean_losses as mean_losses,
 )
 from .text.utility import (
-    ForgetQuality as ForgetQuality,
-)
-from .text.utility import (
     closeness_to_one as closeness_to_one,
-)
-from .text.utility import (
-    forget_quality as forget_quality,
 )
 from .text.utility import (
     harmonic_mean as harmonic_mean,

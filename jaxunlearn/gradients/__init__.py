@@ -1,9 +1,15 @@
 """Derivatives of a per-example loss: gradients, curvature, inverses, projections."""
 
-from jaxunlearn.gradients.curvature import gauss_newton_vp, hvp
+from jaxunlearn.gradients.curvature_products import gauss_newton_vp, hvp
 from jaxunlearn.gradients.difficulty import el2n, grand
 from jaxunlearn.gradients.fisher import fisher_vp, sampled_labels, true_fisher_vp
 from jaxunlearn.gradients.forward_mode import directional_scores
+from jaxunlearn.gradients.gradient_inner_products import (
+    gradient_products,
+    leaf_products,
+    products_with,
+    token_contributions,
+)
 from jaxunlearn.gradients.hutchinson import hutchinson_diagonal, hutchinson_trace
 from jaxunlearn.gradients.kronecker.files import load_factors, save_factors
 from jaxunlearn.gradients.kronecker.fit import KroneckerFactors, fit_ekfac, fit_kfac
@@ -17,12 +23,6 @@ from jaxunlearn.gradients.per_example import (
     per_example_gradients,
     per_example_loss,
     per_example_norms,
-)
-from jaxunlearn.gradients.products import (
-    gradient_products,
-    leaf_products,
-    products_with,
-    token_contributions,
 )
 from jaxunlearn.gradients.projections.projection import Projection, project
 from jaxunlearn.gradients.taps.outer_products import OuterProducts

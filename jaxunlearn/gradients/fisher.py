@@ -13,7 +13,7 @@ from jaxunlearn.gradients.arguments import (
     task_function,
 )
 from jaxunlearn.gradients.batching import indexed
-from jaxunlearn.gradients.curvature import Logits
+from jaxunlearn.gradients.curvature_products import Logits
 from jaxunlearn.gradients.mean_products import Fill, mean_product
 from jaxunlearn.randomness import pinned
 from jaxunlearn.tree import scaled

@@ -11,7 +11,7 @@ import numpy as np
 from jaxunlearn import tree
 from jaxunlearn.gradients.arguments import selection, stacked_folders
 from jaxunlearn.gradients.batching import example_count, example_weights
-from jaxunlearn.gradients.curvature import gauss_newton_vp, hvp
+from jaxunlearn.gradients.curvature_products import gauss_newton_vp, hvp
 from jaxunlearn.gradients.fisher import fisher_vp
 from jaxunlearn.gradients.hutchinson import hutchinson_trace
 from jaxunlearn.gradients.per_example import per_example_norms

@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxunlearn import tree
 from jaxunlearn.gradients import fisher_diagonal, hvp
-from jaxunlearn.gradients.curvature import gauss_newton_vp
+from jaxunlearn.gradients.curvature_products import gauss_newton_vp
 from jaxunlearn.gradients.fisher import fisher_vp, sampled_labels, true_fisher_vp
 from jaxunlearn.gradients.hutchinson import hutchinson_diagonal, hutchinson_trace
 

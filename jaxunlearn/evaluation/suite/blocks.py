@@ -16,7 +16,7 @@ from jaxunlearn.evaluation.retrained.distance import retrained_distance
 from jaxunlearn.evaluation.retrained.margins import language_model_margin
 from jaxunlearn.evaluation.retrained.privacy import epsilon
 from jaxunlearn.evaluation.suite.inputs import Inputs
-from jaxunlearn.evaluation.suite.prepared import HOLDOUT, Measured, tokens_of
+from jaxunlearn.evaluation.suite.measurement import HOLDOUT, Measured, tokens_of
 from jaxunlearn.evaluation.suite.scores import NEEDS_REFERENCE
 from jaxunlearn.evaluation.text.answer_log import Scores
 from jaxunlearn.evaluation.text.token_pass import mean_losses

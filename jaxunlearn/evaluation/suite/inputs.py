@@ -15,7 +15,7 @@ from jaxunlearn.evaluation.loading import (
 )
 from jaxunlearn.evaluation.retrained.files import finished
 from jaxunlearn.evaluation.retrained.retraining import retrain
-from jaxunlearn.evaluation.suite.prepared import Settings
+from jaxunlearn.evaluation.suite.measurement import Settings
 from jaxunlearn.locks import locked
 from jaxunlearn.models.positions import check_max_length
 from jaxunlearn.training import open_run
@@ -75,7 +75,7 @@ def prepare(
       retraining: Of further references.
       sets: Set name -> records.
       tokenizer: Of models in memory.
-      settings: Of :class:`~.prepared.Settings`, where ``max_length`` may be None.
+      settings: Of :class:`~.measurement.Settings`, where ``max_length`` may be None.
       display: Where retraining tells of itself.
 
     Raises:

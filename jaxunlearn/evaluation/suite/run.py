@@ -34,7 +34,7 @@ from jaxunlearn.evaluation.suite.inputs import (
     prepare,
 )
 from jaxunlearn.evaluation.suite.logs import LOG_WORDS
-from jaxunlearn.evaluation.suite.prepared import Measured, measure
+from jaxunlearn.evaluation.suite.measurement import Measured, measure
 from jaxunlearn.evaluation.suite.scores import score_names, suite_scores
 from jaxunlearn.evaluation.suite.wanted import check_metric, check_wanted
 from jaxunlearn.evaluation.text.answer_log import Scores
@@ -112,7 +112,8 @@ def evaluate(
       ValueError: What was given does not fit together, or a score of ``metrics`` cannot
         be had from it.
 
-    Cost: of each model, :func:`~.prepared.measure`, and comparisons of hidden states.
+    Cost: of each model, :func:`~.measurement.measure`, and comparisons of hidden
+    states.
     """
     models = [model] if isinstance(model, str | Path | NamedModel) else list(model)
     for metric in metrics:

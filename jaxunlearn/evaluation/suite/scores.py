@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxunlearn.evaluation import aggregates
 from jaxunlearn.evaluation.membership import roc, signals
-from jaxunlearn.evaluation.suite.prepared import HOLDOUT, Measured
+from jaxunlearn.evaluation.suite.measurement import HOLDOUT, Measured
 from jaxunlearn.evaluation.text import memorization
 from jaxunlearn.evaluation.text.answer_log import (
     OUTSIDE,

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Collection, Mapping, Sequence
 
-from jaxunlearn.evaluation.suite.prepared import HOLDOUT
+from jaxunlearn.evaluation.suite.measurement import HOLDOUT
 from jaxunlearn.evaluation.text.answer_log import Scores
 
 SETS = ("forget", "retain", "real_authors", "world_facts", HOLDOUT)

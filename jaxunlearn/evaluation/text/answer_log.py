@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxunlearn.evaluation.text import utility
+from jaxunlearn.evaluation.text.kolmogorov_smirnov import forget_quality
 from jaxunlearn.intervals import Interval, bootstrap
 
 SETS = ("forget", "retain", "real_authors", "world_facts")
@@ -223,7 +224,7 @@ def add_forget_quality(
         return
     ratios, others = (ratios_of(one["forget"], "forget") for one in (logs, reference))
     used, others_used = (x[~np.isnan(x)] for x in (ratios, others))
-    quality = utility.forget_quality(used, others_used)
+    quality = forget_quality(used, others_used)
     for suffix, value in (
         ("", quality.p_value),
         ("_log10", quality.log10_p_value),

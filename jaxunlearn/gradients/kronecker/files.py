@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn.files import parse_json, read_arrays, write_arrays
-from jaxunlearn.gradients.kronecker.eigenvalue_moments import Basis
+from jaxunlearn.gradients.kronecker.eigendecomposition import Basis
 from jaxunlearn.gradients.kronecker.fit import KroneckerFactors
 from jaxunlearn.gradients.kronecker.layout import Matrix
 from jaxunlearn.provenance import params_hash

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 
 from jaxunlearn.gradients.arguments import as_argument
 from jaxunlearn.gradients.batching import indexed
-from jaxunlearn.gradients.curvature import Logits
-from jaxunlearn.gradients.kronecker.eigenvalue_moments import (
+from jaxunlearn.gradients.curvature_products import Logits
+from jaxunlearn.gradients.kronecker.eigendecomposition import (
     Basis,
     eigenbasis,
     kfac_eigenvalues,

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxunlearn import tree
-from jaxunlearn.gradients.kronecker.eigenvalue_moments import (
+from jaxunlearn.gradients.kronecker.eigendecomposition import (
     rotate_matrix,
     rotate_matrix_back,
 )

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn.gradients.kronecker.cache import Kept
-from jaxunlearn.gradients.kronecker.eigenvalue_moments import (
+from jaxunlearn.gradients.kronecker.eigendecomposition import (
     Basis,
     Moments,
     eigenbasis,

@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxunlearn.gradients.arguments import layer_loss, stacked_folders
 from jaxunlearn.gradients.batching import example_count, with_weight
+from jaxunlearn.gradients.gradient_inner_products import products_with
 from jaxunlearn.gradients.kronecker.cache import (
     CACHE_BYTES,
     MOST_PASSES,
@@ -46,7 +47,6 @@ from jaxunlearn.gradients.kronecker.one_layer import (
 )
 from jaxunlearn.gradients.kronecker.sums import parts_of
 from jaxunlearn.gradients.per_example import per_example_gradients
-from jaxunlearn.gradients.products import products_with
 from jaxunlearn.gradients.taps.heads import HeadProducts
 from jaxunlearn.tree import cast, named_leaves
 from jaxunlearn.types import Batch, Params, PerExampleLoss

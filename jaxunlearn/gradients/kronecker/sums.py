@@ -25,9 +25,9 @@ from jaxunlearn.gradients.batching import (
     sum_over_chunks,
     with_weight,
 )
-from jaxunlearn.gradients.curvature import Logits
+from jaxunlearn.gradients.curvature_products import Logits
 from jaxunlearn.gradients.fisher import sampled_labels
-from jaxunlearn.gradients.kronecker.eigenvalue_moments import (
+from jaxunlearn.gradients.kronecker.eigendecomposition import (
     Basis,
     moments,
     rotated,

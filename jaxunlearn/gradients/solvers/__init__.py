@@ -4,7 +4,7 @@ All take the right side as a tree, sum in float32 and return a :class:`Solution`
 status, residual, iterations and the damping in effect. Compile them by ``jax.jit``,
 solve for many right sides by ``jax.vmap``. To solve on chosen parameters only, give a
 right side that is zero elsewhere and a map restricted to them (``layers=`` of the
-products, or :func:`~jaxunlearn.gradients.curvature.restricted`).
+products, or :func:`~jaxunlearn.gradients.curvature_products.restricted`).
 
 ==================== ============================ ===================================
 solver               knows A by                   use it

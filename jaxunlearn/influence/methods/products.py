@@ -10,12 +10,12 @@ import numpy as np
 
 from jaxunlearn import tree
 from jaxunlearn.gradients.forward_mode import directional_scores
-from jaxunlearn.gradients.per_example import per_example_norms
-from jaxunlearn.gradients.products import (
+from jaxunlearn.gradients.gradient_inner_products import (
     leaf_products,
     products_with,
     token_contributions,
 )
+from jaxunlearn.gradients.per_example import per_example_norms
 from jaxunlearn.influence.methods.directions import (
     MethodResult,
     Parts,

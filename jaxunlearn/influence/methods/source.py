@@ -18,9 +18,9 @@ import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 
+from jaxunlearn.gradients.gradient_inner_products import products_with
 from jaxunlearn.gradients.kronecker.fit import KroneckerFactors
 from jaxunlearn.gradients.kronecker.inverse import rotate, rotate_back
-from jaxunlearn.gradients.products import products_with
 from jaxunlearn.types import Batch, Params, PerExampleLoss
 
 

@@ -11,9 +11,9 @@ from jax.tree_util import Partial
 from jaxunlearn.gradients import solvers
 from jaxunlearn.gradients.accumulation import add_statistic
 from jaxunlearn.gradients.arguments import selection
-from jaxunlearn.gradients.curvature import gauss_newton_vp, hvp
+from jaxunlearn.gradients.curvature_products import gauss_newton_vp, hvp
 from jaxunlearn.gradients.fisher import fisher_vp
-from jaxunlearn.gradients.kronecker.eigenvalue_moments import eigenbasis
+from jaxunlearn.gradients.kronecker.eigendecomposition import eigenbasis
 from jaxunlearn.gradients.kronecker.fit import LARGEST_FACTOR, fit_ekfac, fit_kfac
 from jaxunlearn.gradients.kronecker.inverse import kronecker_inverse_vp
 from jaxunlearn.gradients.kronecker.layout import Matrix

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxunlearn.gradients.forward_mode import directional_scores
+from jaxunlearn.gradients.gradient_inner_products import products_with
 from jaxunlearn.gradients.per_example import per_example_gradients, per_example_norms
-from jaxunlearn.gradients.products import products_with
 from jaxunlearn.gradients.projections.projection import Projection
 from jaxunlearn.gradients.projections.rows import projected_gradients
 from jaxunlearn.influence.methods.activations import activation_scores

@@ -18,7 +18,7 @@ from jaxunlearn.gradients.arguments import (
     stacked_folders,
 )
 from jaxunlearn.gradients.batching import rows_of
-from jaxunlearn.gradients.curvature import hvp
+from jaxunlearn.gradients.curvature_products import hvp
 from jaxunlearn.gradients.mean_products import twice_differentiable
 from jaxunlearn.gradients.per_example import (
     SQUARED_NORMS,

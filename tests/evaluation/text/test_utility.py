@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from jaxunlearn.evaluation.text import utility
+from jaxunlearn.evaluation.text import kolmogorov_smirnov, utility
 from jaxunlearn.evaluation.text.utility import OPEN_UNLEARNING_EPSILON
 
 DRAWS = np.random.default_rng(0)
@@ -63,7 +63,7 @@ def test_a_collapsed_model_gives_numbers_and_no_nan():
 
 @pytest.mark.parametrize("n", [40, 200, 300, 400])
 def test_separated_samples_meet_the_floor_of_forget_quality(n):
-    found = utility.forget_quality(np.arange(n), np.arange(n) + n)
+    found = kolmogorov_smirnov.forget_quality(np.arange(n), np.arange(n) + n)
     assert found.statistic == 1
     floor = 2 / math.comb(2 * n, n)
     np.testing.assert_allclose(found.p_value, floor, rtol=1e-9)
@@ -72,7 +72,7 @@ def test_separated_samples_meet_the_floor_of_forget_quality(n):
 
 @pytest.mark.parametrize("n", [560, 900])
 def test_forget_quality_goes_below_the_smallest_number(n):
-    found = utility.forget_quality(np.arange(n), np.arange(n) + 5000.0)
+    found = kolmogorov_smirnov.forget_quality(np.arange(n), np.arange(n) + 5000.0)
     counted = math.comb(2 * n, n) // 2  # too large for a float; Python takes its log
     assert found.log10_p_value == pytest.approx(-math.log10(counted), rel=1e-9)
     if n == 560:
@@ -86,7 +86,7 @@ def test_the_log_of_p_is_the_exact_test_of_scipy_whatever_the_sizes():
     for n, m in ((1, 1), (5, 7), (40, 31), (3, 90), (120, 119), (90, 30)):
         a, b = draws.normal(size=n), draws.normal(size=m) + draws.random()
         expected = ks_2samp(a, b, method="exact")
-        found = utility.forget_quality(a, b)
+        found = kolmogorov_smirnov.forget_quality(a, b)
         assert found.statistic == pytest.approx(expected.statistic, rel=1e-12)
         assert found.p_value == pytest.approx(expected.pvalue, rel=1e-9)
         assert found.log10_p_value == pytest.approx(math.log10(found.p_value), abs=1e-9)
@@ -101,7 +101,7 @@ def test_paths_are_counted_one_by_one():
     far = np.array([np.abs(path @ [m, -n]).max() for path in paths])
     for apart in range(n * m + 1):
         share = np.mean(far >= apart)
-        found = utility.log_kolmogorov_smirnov(apart, n, m)
+        found = kolmogorov_smirnov.log_kolmogorov_smirnov(apart, n, m)
         assert math.exp(found) == pytest.approx(share, rel=1e-12)
 
 
@@ -131,10 +131,14 @@ def test_the_harmonic_mean_of_tiny_numbers_is_tiny_not_0():
 
 def test_forget_quality_sees_only_the_order():
     a, b = np.exp(LOSSES), np.exp(LOSSES[::2] + 0.3)
-    found = utility.forget_quality(a, b)
-    np.testing.assert_allclose(utility.forget_quality(1 / a, 1 / b), found, rtol=1e-9)
-    np.testing.assert_allclose(utility.forget_quality(b, a), found, rtol=1e-9)
-    assert utility.forget_quality(a, a).p_value == 1
+    found = kolmogorov_smirnov.forget_quality(a, b)
+    np.testing.assert_allclose(
+        kolmogorov_smirnov.forget_quality(1 / a, 1 / b), found, rtol=1e-9
+    )
+    np.testing.assert_allclose(
+        kolmogorov_smirnov.forget_quality(b, a), found, rtol=1e-9
+    )
+    assert kolmogorov_smirnov.forget_quality(a, a).p_value == 1
 
 
 def test_model_utility_is_zero_with_any_part():
@@ -150,8 +154,11 @@ def test_model_utility_is_zero_with_any_part():
         (lambda: utility.truth_ratio([1.0], []), "0 questions"),
         (lambda: utility.truth_ratio([1.0], [[]]), r"questions \[0\]"),
         (lambda: utility.truth_ratio([1.0], [[1.0]], mean="x"), "mean='x'"),
-        (lambda: utility.forget_quality([], [1.0]), "ratios"),
-        (lambda: utility.forget_quality([1.0], [math.nan]), "retained_ratios"),
+        (lambda: kolmogorov_smirnov.forget_quality([], [1.0]), "ratios"),
+        (
+            lambda: kolmogorov_smirnov.forget_quality([1.0], [math.nan]),
+            "retained_ratios",
+        ),
         (lambda: utility.model_utility([1.0] * 8), "8 numbers"),
         (lambda: utility.harmonic_mean([]), "at least one"),
         (lambda: utility.harmonic_mean([-1.0]), "0 or more"),

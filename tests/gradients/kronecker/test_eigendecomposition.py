@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxunlearn.gradients.kronecker.eigenvalue_moments import (
+from jaxunlearn.gradients.kronecker.eigendecomposition import (
     Basis,
     eigenbasis,
     kfac_eigenvalues,

@@ -21,7 +21,7 @@ from jaxunlearn.gradients import (
     products_with,
     token_contributions,
 )
-from jaxunlearn.gradients.products import leaf_products
+from jaxunlearn.gradients.gradient_inner_products import leaf_products
 from jaxunlearn.gradients.taps import heads
 from jaxunlearn.gradients.taps.listening import UntappedWarning
 from jaxunlearn.models import GPT2, GPT2Config
