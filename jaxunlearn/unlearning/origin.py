@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxunlearn.data import TokenizedData
 from jaxunlearn.files import read_json, sha256_of
 from jaxunlearn.provenance import params_hash
 from jaxunlearn.training.runs import Run, check_model
@@ -88,8 +89,7 @@ def check_examples(run: Run, indices: Sequence[int], forget: Iterable[Batch]) ->
             raise ValueError(
                 f"indices={index}: the run's data have the positions 0 to {total - 1}"
             )
-        tokens = run.data.examples[index].input_ids
-        if "input_ids" in rows and not holds_text(rows, row, tokens, run.data.pad_id):
+        if "input_ids" in rows and not holds_text(rows, row, run.data, index):
             raise ValueError(
                 f"indices={index}: example {row} of sets.forget is another text than "
                 f"the one at this position of the run's data: {remedy}"
@@ -97,12 +97,14 @@ def check_examples(run: Run, indices: Sequence[int], forget: Iterable[Batch]) ->
 
 
 def holds_text(
-    rows: dict[str, np.ndarray], row: int, tokens: np.ndarray, pad_id: int
+    rows: dict[str, np.ndarray], row: int, data: TokenizedData, index: int
 ) -> bool:
-    """Return whether a row is of these tokens, int32[t], whatever its padding."""
-    ids = rows["input_ids"][row]
+    """Return whether a row holds the tokens of an example, whatever its padding."""
+    ids, tokens = rows["input_ids"][row], data.examples[index].input_ids
     if "attention_mask" in rows:
         return np.array_equal(ids[rows["attention_mask"][row] > 0], tokens)
     # An example may end in the id of padding itself.
     size = len(tokens)
-    return np.array_equal(ids[:size], tokens) and bool((ids[size:] == pad_id).all())
+    return np.array_equal(ids[:size], tokens) and bool(
+        (ids[size:] == data.pad_id).all()
+    )
