@@ -32,6 +32,7 @@ from jaxunlearn import tree
 from jaxunlearn.gradients.batching import example_count
 from jaxunlearn.gradients.kronecker.inverse import Damping
 from jaxunlearn.gradients.projections.projection import Projection
+from jaxunlearn.gradients.vocabulary import check_tokens
 from jaxunlearn.influence.coverage import coverage_of
 from jaxunlearn.influence.methods.directions import Parts
 from jaxunlearn.influence.methods.table import METHODS, method_name
@@ -157,6 +158,8 @@ def scores(
     queries, real_queries = in_batches(
         "query", train if query is None else query, batch_size
     )
+    check_tokens("train", loss, batches)
+    check_tokens("query", query_loss or loss, queries)
     if groups is not None and len(groups) != int(real.sum()):
         raise ValueError(
             f"groups has {len(groups)} labels for {int(real.sum())} training examples"

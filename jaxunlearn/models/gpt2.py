@@ -147,6 +147,11 @@ class GPT2:
         return self.config.n_positions
 
     @property
+    def vocabulary(self) -> int:
+        """The number of tokens, V."""
+        return self.config.vocab_size
+
+    @property
     def sizes(self) -> tuple[int | None, ...]:
         """What models have alike of which one takes the parameters of another."""
         return tuple(getattr(self.config, name) for name in SIZES)

@@ -29,6 +29,11 @@ class LanguageTask:
         """The folders of parameters that are stacked over layers, as the model says."""
         return self.model.stacked
 
+    @property
+    def vocabulary(self) -> int:
+        """The number of tokens that the model knows."""
+        return self.model.vocabulary
+
     def __call__(
         self, params: Params, batch: Batch, *, key: jax.Array | None = None
     ) -> jax.Array:

@@ -15,8 +15,11 @@ Measure = Callable[[Params], float]
 
 def check_target(target: float) -> None:
     """Refuse a target that is not a finite number."""
-    if not math.isfinite(target):
-        raise ValueError(f"target={target} is not a number: give a finite forget loss")
+    if isinstance(target, str) or not math.isfinite(target):
+        raise ValueError(
+            f"target={target!r} is not a number: give a finite forget loss, such as "
+            f"unlearning.targets.forget_target finds for 'unseen' or 'before'"
+        )
 
 
 def check_scale(scale: float) -> None:

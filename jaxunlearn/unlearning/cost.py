@@ -120,3 +120,8 @@ def training_step_flops(run: Run) -> float:
 def training_steps(run: Run) -> int:
     """Return the steps of a training run."""
     return run.recipe.epochs * steps_per_epoch(run.recipe, len(run.data.examples))
+
+
+def number(value: float) -> float | None:
+    """Return a number; None in place of NaN."""
+    return None if value != value else value

@@ -22,6 +22,7 @@ from jaxunlearn.unlearning.calibration import calibrate, passed_limit
 from jaxunlearn.unlearning.cost import (
     counted,
     measuring_cost,
+    number,
     training_step_flops,
     training_steps,
 )
@@ -29,6 +30,7 @@ from jaxunlearn.unlearning.descent import Criterion, Goal, descend
 from jaxunlearn.unlearning.descent_files import DescentFiles
 from jaxunlearn.unlearning.descent_step import WithOptions
 from jaxunlearn.unlearning.forms import Direction, Losses, Method, Progress, Sets
+from jaxunlearn.unlearning.inputs import check_fit, check_sets, check_task
 from jaxunlearn.unlearning.limits import Limits
 from jaxunlearn.unlearning.measuring import losses_of_sets, with_known
 from jaxunlearn.unlearning.methods import METHODS
@@ -108,10 +110,13 @@ def unlearn(
 
     Raises:
       ValueError: An unknown method, a need that is not met, an option that the method
-        does not use, a number out of range, parameters that are not of the run, or
+        does not use, a number out of range, sets that cannot be read again, parameters
+        or batches that do not fit the task, parameters that are not of the run, or
         positions in its data that are not those of ``sets.forget``.
     """
     row = method_named(method, METHODS)
+    check_task(task)
+    check_sets(sets)
     settings = {
         "target": target,
         "limits": limits,
@@ -127,6 +132,7 @@ def unlearn(
     check_options(row, options, METHODS)
     check_needs(row, task, sets, run, indices)
     check_run(run)
+    check_fit(task, params, sets)
     if run is not None:
         check_origin(run, origin, params)
         if indices is not None:
@@ -290,8 +296,3 @@ def about_descent(
         "layers": layers,
         "params_sha256": params_hash(params),
     }
-
-
-def number(value: float) -> float | None:
-    """Return a number; None in place of NaN."""
-    return None if value != value else value

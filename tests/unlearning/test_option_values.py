@@ -67,7 +67,7 @@ def world(tmp_path, monkeypatch):
     """What every method needs, none of which can be worked on."""
     monkeypatch.setattr(runner, "training_step_flops", lambda run: 0.0)
     # Whether run and examples go together is asked elsewhere.
-    for check in ("check_run", "check_origin", "check_examples"):
+    for check in ("check_run", "check_fit", "check_origin", "check_examples"):
         monkeypatch.setattr(runner, check, lambda *_: None)
     run = types.SimpleNamespace(
         recipe=Recipe(epochs=2, batch_size=2),

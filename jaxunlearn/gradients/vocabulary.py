@@ -1,0 +1,40 @@
+"""Tokens that a language model does not know, refused before they turn into NaN."""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from jaxunlearn.gradients.arguments import owners
+from jaxunlearn.types import Batch
+
+
+def check_tokens(name: str, loss: Callable, batches: Iterable[Batch]) -> None:
+    """Refuse batches with tokens beyond the vocabulary of the model.
+
+    Args:
+      name: What the batches are called.
+      loss: A loss; of a task or model that has ``vocabulary``, how many tokens there
+        are. Of any other nothing is asked.
+      batches: Batches; what has no ``input_ids`` passes, and so does padding.
+
+    Raises:
+      ValueError: Names the batch, the token and the remedy.
+
+    Cost: one look at the tokens on the host.
+    """
+    sizes = (getattr(owner, "vocabulary", None) for owner in owners(loss))
+    size = next((size for size in sizes if isinstance(size, int)), None)
+    if size is None:
+        return
+    for number, batch in enumerate(batches):
+        if "input_ids" not in batch:
+            continue
+        ids = np.asarray(batch["input_ids"])
+        wrong = (ids < 0) | (ids >= size)
+        if "attention_mask" in batch:
+            wrong &= np.asarray(batch["attention_mask"]) > 0
+        if wrong.any():
+            raise ValueError(
+                f"{name}: batch {number} holds the token {ids[wrong][0]}, and the "
+                f"model knows 0 to {size - 1}: tokenize with the model's own tokenizer"
+            )
