@@ -46,6 +46,7 @@ WTE: set[str] = set()
 KEPT = {
     "jaxunlearn/training/recipe.py": "a step a recipe; the oldest are let go",
     "jaxunlearn/training/together.py": "a step a recipe; the oldest are let go",
+    "jaxunlearn/unlearning/descent_step.py": "a step a method and recipe; as above",
     "jaxunlearn/unlearning/fine_tuning.py": "a step a recipe; the oldest are let go",
 }
 """Files that keep jitted functions themselves, a few at most, and why."""
