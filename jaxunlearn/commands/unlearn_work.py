@@ -40,9 +40,12 @@ def carry_out(removal: Removal, options: Options) -> Work:
     parts = {"forget": removal.forget, "retain": removal.retain}
     if removal.unseen is not None:
         parts["unseen"] = removal.unseen
-    sets = Sets(
-        **{n: in_order(x, batch_size=options.batch_size) for n, x in parts.items()}
-    )
+    # One shape for all, so that their losses are one program.
+    size = {
+        "batch_size": options.batch_size,
+        "length": max(x.length for x in parts.values()),
+    }
+    sets = Sets(**{n: in_order(x, **size) for n, x in parts.items()})
     row, run, own = METHODS[options.row], removal.run, dict(options.own)
     if run is not None and "run" in row.needs:
         run = run.with_start()  # which the target may ask for, and the method does

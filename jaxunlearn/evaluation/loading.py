@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 
 from jaxunlearn import models
 from jaxunlearn.data import load_tokenizer, read_records
+from jaxunlearn.models.checkpoints.config_file import load_config
+from jaxunlearn.models.checkpoints.families import family
+from jaxunlearn.models.checkpoints.huggingface import local_directory
 from jaxunlearn.types import Params
 from jaxunlearn.unlearning.wrappers.decoders import (
     OffsetDecoder,
@@ -40,6 +43,14 @@ def load_model(given: GivenModel) -> NamedModel:
     if is_wrapper(given):
         return NamedModel(str(given), *offset_decoder(*load_wrapper(given)))
     return NamedModel(str(given), *models.load_pretrained(given))
+
+
+def model_without_weights(given: GivenModel) -> Any:
+    """Return a model as its configuration says it, with no weights read."""
+    if isinstance(given, NamedModel):
+        return given.model
+    config = load_config(local_directory(given))
+    return family(config).model(config)
 
 
 def without_wrapper(one: NamedModel) -> NamedModel:

@@ -12,6 +12,7 @@ The folder holds the training data: delete it when the data themselves must go.
 import dataclasses
 import json
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -128,7 +129,7 @@ def create_run(
     check_tokenizer(tokenizer, model.config.vocab_size)
     if recording is not None:
         check_recording(recording, recipe, params)
-    tokenize(records, tokenizer, max_length=max_length)
+    data = tokens_from_disk(records, tokenizer, max_length)
     wanted = Description(
         config=model.config,
         recipe=recipe,
@@ -157,7 +158,7 @@ def create_run(
                 f"choose another folder, or delete that one"
             )
         if not other and is_whole(directory, found):
-            return open_run(directory)
+            return open_run(directory, data=data)
         # It came to nothing, as a run that diverged at once: nothing of it is lost.
         (directory / CHECKSUMS).unlink(missing_ok=True)
         for name in UNFINISHED:
@@ -170,7 +171,19 @@ def create_run(
     tokenizer.save_pretrained(directory / "tokenizer")
     checkpoints.save_params(directory / "start", params)
     write_checksums(directory)
-    return open_run(directory)
+    return open_run(directory, data=data)
+
+
+def tokens_from_disk(
+    records: Sequence[dict], tokenizer: Any, max_length: int
+) -> TokenizedData:
+    """Tokenize records as a tokenizer does that was written and read again.
+
+    It is that one which a replay has; nothing says that it is the same in all.
+    """
+    with tempfile.TemporaryDirectory(prefix="jaxunlearn-") as place:
+        tokenizer.save_pretrained(place)
+        return tokenize(records, load_tokenizer(place), max_length=max_length)
 
 
 def refuse_foreign(directory: Path) -> None:
@@ -189,8 +202,12 @@ def is_whole(directory: Path, told: Description) -> bool:
     return told.format < FORMAT or (directory / CHECKSUMS).exists()
 
 
-def open_run(directory: Path) -> Run:
+def open_run(directory: Path, *, data: TokenizedData | None = None) -> Run:
     """Open a run directory, its files compared with their hashes.
+
+    Args:
+      directory: The run's.
+      data: Its records, where they were tokenized just now; None does it.
 
     Raises:
       FileNotFoundError: There is no run.
@@ -233,7 +250,9 @@ def open_run(directory: Path) -> Run:
         told.recording,
         records,
         tokenizer,
-        tokenize(records, tokenizer, max_length=told.max_length),
+        tokenize(records, tokenizer, max_length=told.max_length)
+        if data is None
+        else data,
         told.max_length,
     )
 

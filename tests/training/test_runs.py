@@ -17,6 +17,7 @@ from jaxunlearn.training import (
     check_model,
     create_run,
     open_run,
+    runs,
 )
 from jaxunlearn.training.runs import finish_run
 
@@ -68,6 +69,23 @@ def trained(written, tmp_path_factory):
 def copy(written, tmp_path):
     """A copy of the run that a test may spoil."""
     return shutil.copytree(written, tmp_path / "copy")
+
+
+def test_a_run_is_tokenized_once_when_it_is_made(settings, tmp_path, monkeypatch):
+    calls = []
+    real = runs.tokenize
+    monkeypatch.setattr(
+        runs,
+        "tokenize",
+        lambda *given, **options: calls.append(1) or real(*given, **options),
+    )
+    made = create_run(tmp_path / "run", **settings)
+    assert len(calls) == 1
+    again = open_run(tmp_path / "run")
+    for one, other in zip(made.data.examples, again.data.examples, strict=True):
+        np.testing.assert_array_equal(one.input_ids, other.input_ids)
+        np.testing.assert_array_equal(one.labels, other.labels)
+    assert made.data.pad_id == again.data.pad_id
 
 
 def test_a_run_comes_back_as_it_was(settings, written, same_bits):

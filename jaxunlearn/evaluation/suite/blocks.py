@@ -16,7 +16,7 @@ from jaxunlearn.evaluation.retrained.distance import retrained_distance
 from jaxunlearn.evaluation.retrained.margins import language_model_margin
 from jaxunlearn.evaluation.retrained.privacy import epsilon
 from jaxunlearn.evaluation.suite.inputs import Inputs
-from jaxunlearn.evaluation.suite.measurement import HOLDOUT, Measured, tokens_of
+from jaxunlearn.evaluation.suite.measurement import HOLDOUT, Measured
 from jaxunlearn.evaluation.suite.scores import NEEDS_REFERENCE
 from jaxunlearn.evaluation.text.answer_log import Scores
 from jaxunlearn.evaluation.text.token_pass import mean_losses
@@ -49,7 +49,7 @@ def examples_block(
     for name in ("forget", "retain"):
         if name not in inputs.sets or count == 0:
             continue
-        records = inputs.sets[name]
+        records = inputs.sets[name].records
         after = mean_losses(measured["after"].statistics[name])
         if "before" in measured:
             before = mean_losses(measured["before"].statistics[name])
@@ -64,7 +64,7 @@ def example_row(
     inputs: Inputs, measured: dict[str, Measured], name: str, i: int
 ) -> dict[str, Any]:
     """Return one example with every model's answer and token losses."""
-    prompt, truth = prompt_and_completion(inputs.sets[name][i])
+    prompt, truth = prompt_and_completion(inputs.sets[name].records[i])
     answers, tokens = {}, {}
     for model, found in measured.items():
         log, statistics = found.logs[name], found.statistics[name][i]
@@ -95,10 +95,9 @@ def layers_block(
     if original is not None:
         for row in parameter_distance(original.params, model.params):
             rows.setdefault(row["layer"], {}).update(row)
-    records = inputs.sets["forget"]
-    if len(records) >= FEWEST_FOR_CKA:
-        data = tokens_of(records, inputs.tokenizer, inputs.settings)
-        batches = in_order(data, batch_size=inputs.settings.batch_size)
+    forget = inputs.sets["forget"]
+    if len(forget.records) >= FEWEST_FOR_CKA:
+        batches = in_order(forget.texts.data, batch_size=inputs.settings.batch_size)
         for name, other in (("cka_before", original), ("cka_retrained", reference)):
             if other is None:
                 continue
@@ -123,7 +122,7 @@ def add_depth(
         reason = lacks if lacks.startswith("needs") else f"needs {lacks}"
         scores.missing.update(uds=reason, logit_lens_depth=reason)
         return
-    data = tokens_of(inputs.sets["forget"], inputs.tokenizer, inputs.settings)
+    data = inputs.sets["forget"].texts.data
     if len(data.examples) > DEPTH_EXAMPLES:
         spaced = np.linspace(0, len(data.examples) - 1, DEPTH_EXAMPLES).astype(int)
         data = subset(data, spaced.tolist())

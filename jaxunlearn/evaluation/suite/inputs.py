@@ -11,11 +11,16 @@ from jaxunlearn.evaluation.loading import (
     NamedModel,
     directories_of,
     load_model,
+    model_without_weights,
     shared_tokenizer,
 )
 from jaxunlearn.evaluation.retrained.files import finished
 from jaxunlearn.evaluation.retrained.retraining import retrain
-from jaxunlearn.evaluation.suite.measurement import Settings
+from jaxunlearn.evaluation.suite.measurement import (
+    PreparedSet,
+    Settings,
+    prepared_sets,
+)
 from jaxunlearn.locks import locked
 from jaxunlearn.models.positions import check_max_length
 from jaxunlearn.training import open_run
@@ -25,7 +30,7 @@ class Inputs(NamedTuple):
     """All that is needed, read and checked; models are loaded when they are asked for.
 
     Attributes:
-      sets: Set name -> records.
+      sets: Set name -> records, tokenized for every model.
       tokenizer: Of every model.
       settings: How models are measured.
       models: Loads the models to evaluate, one after the other.
@@ -33,7 +38,7 @@ class Inputs(NamedTuple):
       original: Loads the model before unlearning; None without one.
     """
 
-    sets: dict[str, list[dict]]
+    sets: dict[str, PreparedSet]
     tokenizer: Any
     settings: Settings
     models: Callable[[], Iterator[NamedModel]]
@@ -90,14 +95,17 @@ def prepare(
     given = [one for found in named.values() for one in found]
     check_max_length(settings["max_length"], directories_of(given))
     tokenizer = shared_tokenizer(named, tokenizer)
-    first = load_model(models[0])
-    positions = first.model.positions
+    first = model_without_weights(models[0])
+    positions = first.positions
     run, forget = retraining.run, []
     if run is not None:
         run = open_run(run) if isinstance(run, str | Path) else run
-        if run.model.config.vocab_size != first.model.config.vocab_size:
+        if run.model.config.vocab_size != first.config.vocab_size:
+            named_first = (
+                models[0].name if isinstance(models[0], NamedModel) else models[0]
+            )
             raise ValueError(
-                f"run={retraining.run} is of another model than {first[0]}"
+                f"run={retraining.run} is of another model than {named_first}"
             )
         # Found before anything is measured: what is not in the run cannot be left out.
         forget = [m.index for m in match(sets["forget"], run.records, how="exact")]
@@ -110,16 +118,17 @@ def prepare(
 
     before = original_of(original, run)
     largest = max(map(len, sets.values()))
+    wanted = Settings(
+        **{
+            **settings,
+            "max_length": settings["max_length"] or positions,
+            "batch_size": min(settings["batch_size"], largest),
+        }
+    )
     return Inputs(
-        sets,
+        prepared_sets(sets, tokenizer, wanted),
         tokenizer,
-        Settings(
-            **{
-                **settings,
-                "max_length": settings["max_length"] or positions,
-                "batch_size": min(settings["batch_size"], largest),
-            }
-        ),
+        wanted,
         lambda: map(load_model, models),
         all_references,
         None if before is None else lambda: load_model(before),

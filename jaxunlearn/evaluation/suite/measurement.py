@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxunlearn.data import (
+    Batches,
     TokenizedData,
     in_order,
     prompt_and_completion,
@@ -48,6 +49,79 @@ class Settings:
     words: str = "unicode"
 
 
+class PreparedSet(NamedTuple):
+    """A set of records as every model reads it.
+
+    Attributes:
+      records: The records.
+      texts: Their true texts.
+      paraphrased: The records with their paraphrased answers, of those that have one.
+      wrong: The records with each of their wrong answers, of those that have some.
+    """
+
+    records: Sequence[dict]
+    texts: Batches
+    paraphrased: Batches | None = None
+    wrong: Batches | None = None
+
+
+def prepared_sets(
+    sets: Mapping[str, Sequence[dict]], tokenizer: Any, settings: Settings
+) -> dict[str, PreparedSet]:
+    """Tokenize sets, once for all models, into batches of one shape.
+
+    So the passes over them are compiled once a model, and not once a set.
+
+    Args:
+      sets: Set name (forget, retain, real_authors, world_facts, holdout) -> records.
+      tokenizer: Of every model.
+      settings: How models are measured.
+    """
+    data: dict[tuple[str, str], TokenizedData] = {}
+    for name, records in sets.items():
+        kinds = {"texts": records}
+        if name != HOLDOUT:
+            kinds |= {
+                "paraphrased": paraphrased_records(records),
+                "wrong": wrong_records(records),
+            }
+        for kind, some in kinds.items():
+            if some or kind == "texts":  # an empty set is refused
+                data[name, kind] = tokens_of(some, tokenizer, settings)
+    length = max(one.length for one in data.values())
+    batches = {
+        key: in_order(one, batch_size=settings.batch_size, length=length)
+        for key, one in data.items()
+    }
+    return {
+        name: PreparedSet(
+            records,
+            batches[name, "texts"],
+            batches.get((name, "paraphrased")),
+            batches.get((name, "wrong")),
+        )
+        for name, records in sets.items()
+    }
+
+
+def paraphrased_records(records: Sequence[dict]) -> list[dict]:
+    """Return the records that have a paraphrased answer, with it for the answer."""
+    return [
+        {**record, "answer": record["paraphrased_answer"]}
+        for record in records
+        if record.get("paraphrased_answer")
+    ]
+
+
+def wrong_records(records: Sequence[dict]) -> list[dict]:
+    """Return a record for each wrong answer of the records that have some."""
+    return [
+        {**record, "answer": text}
+        for record in records
+        for text in record.get("perturbed_answer") or ()
+    ]
+
+
 class Measured(NamedTuple):
     """What one model gave on every set.
 
@@ -68,7 +142,7 @@ def measure(
     model: GPT2,
     params: Params,
     tokenizer: Any,
-    sets: Mapping[str, Sequence[dict]],
+    sets: Mapping[str, PreparedSet],
     settings: Settings,
     *,
     progress: Callable[[str], None] | None = None,
@@ -79,9 +153,9 @@ def measure(
       model: The model.
       params: Its parameters.
       tokenizer: Its tokenizer.
-      sets: Set name (forget, retain, real_authors, world_facts, holdout) -> records.
-        ``paraphrased_answer`` and ``perturbed_answer`` are measured of the records that
-        have them, and those with a prompt are answered; of the others they are NaN.
+      sets: As :func:`prepared_sets` makes them. ``paraphrased_answer`` and
+        ``perturbed_answer`` are measured of the records that have them, and those with
+        a prompt are answered; of the others they are NaN.
       settings: How.
       progress: Called with what is measured next.
 
@@ -92,11 +166,10 @@ def measure(
     for each prompt.
     """
     found = Measured({}, {}, {}, {})
-    for name, records in sets.items():
+    for name, prepared in sets.items():
+        records = prepared.records
         tell(progress, f"{name}: losses of {len(records)} records")
-        data = tokens_of(records, tokenizer, settings)
-        batches = in_order(data, batch_size=settings.batch_size)
-        statistics = token_statistics(model, params, batches)
+        statistics = token_statistics(model, params, prepared.texts)
         found.statistics[name] = statistics
         found.texts[name] = [prompt_and_completion(r)[1].strip() for r in records]
         if settings.gradient_norms and name in ("forget", HOLDOUT):
@@ -104,14 +177,14 @@ def measure(
             found.gradient_norms[name] = signals.gradient_norm(
                 model.per_example_loss,
                 params,
-                batches,
+                prepared.texts,
                 drop_last=True,
                 end_of_text=tokenizer.eos_token_id,
             )
         if name != HOLDOUT:
             tell(progress, f"{name}: answers")
             found.logs[name] = measured_answers(
-                model, params, tokenizer, records, settings, statistics
+                model, params, tokenizer, prepared, settings, statistics
             )
     return found
 
@@ -120,37 +193,30 @@ def measured_answers(
     model: GPT2,
     params: Params,
     tokenizer: Any,
-    records: Sequence[dict],
+    prepared: PreparedSet,
     settings: Settings,
     statistics: Sequence[TokenStatistics],
 ) -> AnswerLog:
     """Return the log of a set whose true answers were measured already."""
 
-    def losses(variants: Sequence[dict]) -> np.ndarray:
-        data = tokens_of(variants, tokenizer, settings)
-        batches = in_order(data, batch_size=settings.batch_size)
-        return signals.loss(token_statistics(model, params, batches))
+    def losses(variants: Batches) -> np.ndarray:
+        return signals.loss(token_statistics(model, params, variants))
 
+    records = prepared.records
     log: dict[str, Any] = {
         "loss": signals.loss(statistics),
         "tokens": np.array([float(len(one.token)) for one in statistics]),
     }
     size = len(records)
-    at = [i for i, r in enumerate(records) if r.get("paraphrased_answer")]
-    if at:
-        paraphrased = [
-            {**records[i], "answer": records[i]["paraphrased_answer"]} for i in at
-        ]
-        log["paraphrased_loss"] = spread(losses(paraphrased), at, size)
-    at = [i for i, r in enumerate(records) if r.get("perturbed_answer")]
-    if at:
-        wrong = [
-            {**records[i], "answer": text}
-            for i in at
-            for text in records[i]["perturbed_answer"]
-        ]
+    if prepared.paraphrased is not None:
+        at = [i for i, r in enumerate(records) if r.get("paraphrased_answer")]
+        values = losses(prepared.paraphrased)
+        log["paraphrased_loss"] = spread(values, at, size)
+    if prepared.wrong is not None:
+        at = [i for i, r in enumerate(records) if r.get("perturbed_answer")]
         ends = np.cumsum([len(records[i]["perturbed_answer"]) for i in at])
-        rows = dict(zip(at, np.split(losses(wrong), ends[:-1]), strict=True))
+        values = losses(prepared.wrong)
+        rows = dict(zip(at, np.split(values, ends[:-1]), strict=True))
         unknown = np.array([np.nan])
         log["wrong_losses"] = tuple(rows.get(i, unknown) for i in range(size))
     pairs = [prompt_and_completion(r) for r in records]
