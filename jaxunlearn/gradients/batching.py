@@ -151,6 +151,16 @@ def example_rows(
     return jax.tree.map(lambda *x: np.concatenate(x, axis=axis), *parts)
 
 
+@jax.jit
+def mapped(function: Callable[[Any], Any], rows: Any) -> Any:
+    """Return ``function(row)`` of each row, one at a time.
+
+    The function is a ``Partial`` of a module's function and its arguments, those that
+    are no arrays :class:`Static`; by it the program is found again.
+    """
+    return jax.lax.map(function, rows)
+
+
 def real_rows(batch: Batch) -> np.ndarray:
     """Return which rows of a batch are no padding, bool[B]."""
     return np.asarray(batch.get("index", np.zeros(example_count(batch)))) >= 0

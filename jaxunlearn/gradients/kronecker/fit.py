@@ -13,6 +13,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 
 from jaxunlearn.gradients.arguments import as_argument
 from jaxunlearn.gradients.batching import indexed
@@ -35,6 +36,11 @@ from jaxunlearn.gradients.kronecker.sums import (
 )
 from jaxunlearn.tree import cast
 from jaxunlearn.types import Batch, Params, PerExampleLoss
+
+EIGENBASES = {
+    kind: functools.partial(eigenbasis, eigh=kind) for kind in ("float32", "float64")
+}
+"""By ``eigh``; the same objects each time, so that programs are found again by them."""
 
 LARGEST_FACTOR = 16384
 """The longest axis that gets an eigenbasis: a factor of 1 GB."""
@@ -197,10 +203,10 @@ def fitted(
         progress,
     )
     weight, places = sums["weight"], sums["matrices"]
-    find = functools.partial(eigenbasis, eigh=fit.eigh)
+    find = EIGENBASES.get(fit.eigh) or functools.partial(eigenbasis, eigh=fit.eigh)
     bases = {m.name: over_stack(m, find, places[m.name]) for m in matrices}
     if fit.method == "kfac":
-        of_layer = functools.partial(kfac_eigenvalues, weight=weight)
+        of_layer = Partial(kfac_eigenvalues, weight=weight)
         eigenvalues = {
             m.name: over_stack(m, of_layer, places[m.name], bases[m.name])
             for m in matrices

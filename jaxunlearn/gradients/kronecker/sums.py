@@ -18,10 +18,11 @@ import numpy as np
 from jax.tree_util import Partial
 
 from jaxunlearn.gradients.accumulation import accumulate
-from jaxunlearn.gradients.arguments import label_field, task_function
+from jaxunlearn.gradients.arguments import as_argument, label_field, task_function
 from jaxunlearn.gradients.batching import (
     chunks_of,
     example_count,
+    mapped,
     sum_over_chunks,
     with_weight,
 )
@@ -187,13 +188,18 @@ def over_stack(matrix: Matrix, function: Callable, *arrays: Any) -> Any:
     axes, size = len(matrix.stack), math.prod(matrix.stack)
     chosen = jnp.array(matrix.chosen)
     flat = jax.tree.map(lambda x: x.reshape(size, *x.shape[axes:])[chosen], arrays)
-    found = jax.lax.map(lambda layer: function(*layer), flat)
+    found = mapped(Partial(of_arrays, as_argument(function)), flat)
 
     def back(x: jax.Array) -> jax.Array:
         whole = jnp.zeros((size, *x.shape[1:]), x.dtype).at[chosen].set(x)
         return whole.reshape(*matrix.stack, *x.shape[1:])
 
     return jax.tree.map(back, found)
+
+
+def of_arrays(function: Callable, arrays: tuple) -> Any:
+    """Return ``function(*arrays)``."""
+    return function(*arrays)
 
 
 def first_batch(batch: Batch | Iterable[Any]) -> Batch:

@@ -52,15 +52,15 @@ def query_gradients(work: Work, params: Params, parts: Parts) -> Params:
     return jax.tree.map(lambda x: reduce(x, axis=0, keepdims=True), gradients)
 
 
-def whole(work: Work, queries: Params) -> Params:
+def whole(params: Params, queries: Params) -> Params:
     """Return the queries' gradients as trees like the parameters, 0 elsewhere."""
     given = dict(tree.named_leaves(queries))
     count = len(next(iter(given.values())))
     leaves = [
         given[name] if name in given else jnp.zeros((count, *jnp.shape(leaf)))
-        for name, leaf in tree.named_leaves(work.params)
+        for name, leaf in tree.named_leaves(params)
     ]
-    return jax.tree.unflatten(jax.tree.structure(work.params), leaves)
+    return jax.tree.unflatten(jax.tree.structure(params), leaves)
 
 
 def aggregated(scores: np.ndarray, parts: Parts) -> np.ndarray:

@@ -6,8 +6,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.tree_util import Partial
 
 from jaxunlearn import tree
+from jaxunlearn.gradients.arguments import as_argument
+from jaxunlearn.gradients.batching import Static, compiled
 from jaxunlearn.gradients.kronecker.cache import fits_in_memory
 from jaxunlearn.gradients.kronecker.fit import fit_ekfac
 from jaxunlearn.gradients.kronecker.inverse import (
@@ -30,7 +33,7 @@ from jaxunlearn.influence.methods.inverses import (
 from jaxunlearn.influence.methods.products import by_directions, example_norms
 from jaxunlearn.influence.resume import kept_directions, swept
 from jaxunlearn.influence.work import Directions, Work
-from jaxunlearn.types import Batch, Params
+from jaxunlearn.types import Batch, Params, PerExampleLoss
 
 
 def by_inverse(name: str) -> Callable[[Work, Parts], MethodResult]:
@@ -83,16 +86,13 @@ def moved_norms(work: Work) -> tuple[np.ndarray, np.ndarray, Any, str, Any]:
     factors = kronecker_factors(work, fit_ekfac)
     rule = MEAN_EIGENVALUE if work.damping is None else work.damping
 
-    def of_batch(params: Params, factors: Any, batch: Batch) -> tuple:
-        own = per_example_gradients(work.loss, params, batch, layers=work.layers)
-        own = whole(work, own)
-        moved = kronecker_inverse_vp(factors, own, damping=rule)
-        return jax.vmap(tree.norm)(moved), jax.vmap(tree.vdot)(own, moved)
-
-    compiled = jax.jit(of_batch)
+    static = Static((work.layers, rule))
+    function = Partial(
+        moved_by_batch, as_argument(work.loss), work.params, factors, static
+    )
 
     def of_batches(batches: list[Batch]) -> dict[str, np.ndarray]:
-        parts = [jax.device_get(compiled(work.params, factors, b)) for b in batches]
+        parts = [jax.device_get(compiled(function, dict(b))) for b in batches]
         norms, selves = (np.concatenate(x) for x in zip(*parts, strict=True))
         return {"norms": norms, "selves": selves}
 
@@ -102,13 +102,25 @@ def moved_norms(work: Work) -> tuple[np.ndarray, np.ndarray, Any, str, Any]:
     return norms, selves, factors, "fisher, ekfac", damping
 
 
+def moved_by_batch(
+    loss: PerExampleLoss, params: Params, factors: Any, static: Static, batch: Batch
+) -> tuple[jax.Array, jax.Array]:
+    """Return both of :func:`moved_norms` for the examples of a batch."""
+    layers, rule = static.value
+    own = whole(params, per_example_gradients(loss, params, batch, layers=layers))
+    moved = kronecker_inverse_vp(factors, own, damping=rule)
+    return jax.vmap(tree.norm)(moved), jax.vmap(tree.vdot)(own, moved)
+
+
 def relatif(work: Work, parts: Parts) -> MethodResult:
     """Theta-RelatIF (Barshan et al., 2020): influence over the parameters' change."""
     norms, _, factors, curvature, damping = moved_norms(work)
     gradients = query_gradients(work, work.params, parts)
     if factors is not None:
         rule = MEAN_EIGENVALUE if work.damping is None else work.damping
-        gradients = kronecker_inverse_vp(factors, whole(work, gradients), damping=rule)
+        gradients = kronecker_inverse_vp(
+            factors, whole(work.params, gradients), damping=rule
+        )
     found = by_directions(work, Directions(gradients, curvature, damping), parts)
     safe = np.where(norms > 0, norms, 1.0)
     return dataclasses.replace(found, scores=found.scores / safe)

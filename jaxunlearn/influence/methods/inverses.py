@@ -36,7 +36,7 @@ def solved(
     work: Work, queries: Params, solve: Callable[[LinearMap, Params, Any], Solution]
 ) -> Directions:
     """Return the solutions of ``(A + damping I) x = g_q``, query by query."""
-    damping, queries = absolute_damping(work), whole(work, queries)
+    damping, queries = absolute_damping(work), whole(work.params, queries)
     size = example_count(work.train[0])
     train = joined(work.train)
 
@@ -138,7 +138,7 @@ def by_eigenpairs(work: Work, queries: Params, find: Callable) -> Directions:
         return jax.lax.map(one, queries), pairs.eigenvalues, pairs.smallest
 
     found, eigenvalues, smallest = jax.jit(all_queries)(
-        work.params, joined(work.train), whole(work, queries)
+        work.params, joined(work.train), whole(work.params, queries)
     )
     note = (
         f"rank {work.rank}: eigenvalues {float(eigenvalues.max()):.3g} to "
@@ -157,7 +157,7 @@ def by_diagonal(work: Work, queries: Params) -> Directions:
         damping = share if damping.rule == "mean_eigenvalue" else damping.value
     found = jax.vmap(
         lambda vector: solvers.diagonal(diagonal, vector, damping=damping).value
-    )(whole(work, queries))
+    )(whole(work.params, queries))
     return Directions(found, "fisher, diagonal", float(damping))
 
 
@@ -187,7 +187,7 @@ def by_factors(work: Work, queries: Params, fit: Callable) -> Directions:
     """Return directions by Kronecker factors."""
     factors = kronecker_factors(work, fit)
     rule = MEAN_EIGENVALUE if work.damping is None else work.damping
-    found = kronecker_inverse_vp(factors, whole(work, queries), damping=rule)
+    found = kronecker_inverse_vp(factors, whole(work.params, queries), damping=rule)
     told = told_damping(factors, rule)
     return Directions(found, f"fisher, {factors.method}", told)
 

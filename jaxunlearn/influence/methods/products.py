@@ -60,7 +60,7 @@ def gradient_dot(work: Work, parts: Parts) -> MethodResult:
     gradients = query_gradients(work, work.params, parts)
     if not parts.aggregate or parts.by_layer or parts.by_token:
         return by_directions(work, Directions(gradients, "none", None), parts)
-    direction = jax.tree.map(lambda x: x[0], whole(work, gradients))
+    direction = jax.tree.map(lambda x: x[0], whole(work.params, gradients))
     found = swept(
         work,
         lambda batches: directional_scores(work.loss, work.params, batches, direction),

@@ -5,12 +5,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from jaxunlearn import tree
 from jaxunlearn.gradients import solvers
-from jaxunlearn.gradients.batching import example_count
+from jaxunlearn.gradients.batching import Static, example_count, mapped
 from jaxunlearn.gradients.kronecker.inverse import MEAN_EIGENVALUE, Damping
 from jaxunlearn.gradients.per_example import per_example_gradients
+from jaxunlearn.gradients.solvers.result import require_damping
 from jaxunlearn.influence.methods.directions import absolute_damping
 from jaxunlearn.influence.work import Directions, Work
 from jaxunlearn.types import Params
@@ -23,14 +25,9 @@ def by_woodbury(work: Work, queries: Params) -> Directions:
     """The exact inverse of the damped Fisher, through its n gradients."""
     damping = absolute_damping(work)
     gradients, weight = all_gradients(work)
-    found = jax.lax.map(
-        lambda vector: (
-            solvers.woodbury_dual(
-                gradients, vector, damping=damping, weights=weight
-            ).value
-        ),
-        queries,
-    )
+    # Static, so that a damping of 0 is refused.
+    given = (gradients, weight, Static(damping))
+    found = mapped(Partial(woodbury_direction, *given), queries)
     return Directions(found, "fisher", damping)
 
 
@@ -43,12 +40,10 @@ def by_datainf(work: Work, queries: Params) -> Directions:
         damping = solvers.datainf_damping(gradients, share=rule.value, **shared)
     else:
         damping = rule.value if isinstance(rule, Damping) else rule
-    found = jax.lax.map(
-        lambda vector: (
-            solvers.datainf(gradients, vector, damping=damping, **shared).value
-        ),
-        queries,
-    )
+    for leaf in jax.tree.leaves(damping):
+        require_damping(leaf, positive=True)
+    given = (gradients, weight, damping, Static(work.stacked))
+    found = mapped(Partial(datainf_direction, *given), queries)
     told = (
         {
             name: np.ravel(np.asarray(x)).tolist()
@@ -58,6 +53,24 @@ def by_datainf(work: Work, queries: Params) -> Directions:
         else float(damping)
     )
     return Directions(found, "fisher, DataInf", told)
+
+
+def woodbury_direction(
+    gradients: Params, weight: jax.Array, damping: Static, vector: Params
+) -> Params:
+    """Return one query's direction by :func:`by_woodbury`."""
+    return solvers.woodbury_dual(
+        gradients, vector, damping=damping.value, weights=weight
+    ).value
+
+
+def datainf_direction(
+    gradients: Params, weight: jax.Array, damping: Any, stacked: Static, vector: Params
+) -> Params:
+    """Return one query's direction by :func:`by_datainf`."""
+    return solvers.datainf(
+        gradients, vector, damping=damping, weights=weight, stacked=stacked.value
+    ).value
 
 
 def all_gradients(work: Work) -> tuple[Params, jax.Array]:

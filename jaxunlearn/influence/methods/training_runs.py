@@ -37,7 +37,7 @@ def source_scores(work: Work, parts: Parts) -> MethodResult:
         if work.progress is not None:
             work.progress(done + 1, len(work.checkpoints))
     last = segments[-1].checkpoints[0]
-    gradients = whole(work, query_gradients(work, last, parts))
+    gradients = whole(work.params, query_gradients(work, last, parts))
     places = np.cumsum(work.real) - 1
     places = np.where(work.real, places, -1).astype(np.int32)
     sizes = [example_count(batch) for batch in work.train]
