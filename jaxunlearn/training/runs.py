@@ -177,10 +177,7 @@ def create_run(
 def tokens_from_disk(
     records: Sequence[dict], tokenizer: Any, max_length: int
 ) -> TokenizedData:
-    """Tokenize records as a tokenizer does that was written and read again.
-
-    It is that one which a replay has; nothing says that it is the same in all.
-    """
+    """Tokenize records by the tokenizer as a replay reads it, which may be another."""
     with tempfile.TemporaryDirectory(prefix="jaxunlearn-") as place:
         tokenizer.save_pretrained(place)
         return tokenize(records, load_tokenizer(place), max_length=max_length)
