@@ -70,8 +70,8 @@ def run_page(folder, monkeypatch):
 def test_a_model_is_unlearned(run_page, capsys):
     names = run_page("unlearn")
     printed = capsys.readouterr().out
-    assert str(names["outcome"].status) in printed
-    assert names["found"].kept in ("approximate", "exact")
+    assert names["outcome"].status.name in printed
+    assert names["found"].kept == "approximate"  # untrained, it tells at 5 nats
     assert names["found"].reason in printed
 
 
