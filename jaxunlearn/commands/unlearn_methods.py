@@ -10,8 +10,8 @@ import tyro
 
 from jaxunlearn.commands.arguments import plain
 from jaxunlearn.commands.unlearn_options import Options
-from jaxunlearn.unlearning.calibration import Limits
 from jaxunlearn.unlearning.forms import Method
+from jaxunlearn.unlearning.limits import Limits
 from jaxunlearn.unlearning.requirements import options_of, walks
 
 RECIPE_OPTIONS = (

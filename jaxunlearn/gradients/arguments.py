@@ -7,7 +7,7 @@ remembered by. Any other function is remembered by itself.
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -17,6 +17,7 @@ from jaxunlearn import tree
 from jaxunlearn.patterns import one_pattern
 from jaxunlearn.types import Params, PerExampleLoss
 
+T = TypeVar("T")
 NAMES = {"outputs": "logits", "loss_of_outputs": "loss_of_logits"}
 """What a task calls its functions, and what a model of sequences or classes does."""
 
@@ -70,6 +71,12 @@ def owners(loss: Callable) -> tuple[Any, ...]:
     return (loss, function, *first, *(() if owner is None else (owner,)))
 
 
+def told_by(loss: Callable, name: str, kind: type[T]) -> T | None:
+    """Return what a loss, or the task or model that it is of, says by an attribute."""
+    told = (getattr(owner, name, None) for owner in owners(loss))
+    return next((value for value in told if isinstance(value, kind)), None)
+
+
 def task_function(loss: PerExampleLoss, name: str) -> Callable:
     """Return the function ``name`` of a task, or of the model whose method it is.
 
@@ -92,8 +99,7 @@ def task_function(loss: PerExampleLoss, name: str) -> Callable:
 
 def label_field(loss: PerExampleLoss) -> str:
     """Return where in a batch the labels are: a task may say it by its ``labels``."""
-    fields = (getattr(owner, "labels", None) for owner in owners(loss))
-    return next((field for field in fields if isinstance(field, str)), "labels")
+    return told_by(loss, "labels", str) or "labels"
 
 
 def stacked_folders(loss: PerExampleLoss, params: Params) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from jaxunlearn.gradients.arguments import owners
+from jaxunlearn.gradients.arguments import told_by
 from jaxunlearn.types import Batch
 
 
@@ -22,8 +22,7 @@ def check_tokens(name: str, loss: Callable, batches: Iterable[Batch]) -> None:
 
     Cost: one look at the tokens on the host.
     """
-    sizes = (getattr(owner, "vocabulary", None) for owner in owners(loss))
-    size = next((size for size in sizes if isinstance(size, int)), None)
+    size = told_by(loss, "vocabulary", int)
     if size is None:
         return
     for number, batch in enumerate(batches):

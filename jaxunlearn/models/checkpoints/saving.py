@@ -105,20 +105,9 @@ def save_pretrained(
     broken = non_finite_leaves(params)
     if broken:
         raise ValueError(f"params hold NaN or infinite weights: {', '.join(broken)}")
-    known, files = came_from(source)
-    ids = token_ids(tokenizer)
-    dtype = np.asarray(token_table(params)).dtype.name
+    beside = came_from(source)
     with replaced_folder(path) as fresh:
-        for file in files:
-            shutil.copyfile(file, fresh / file.name)
-        if ids and (fresh / GENERATION).exists():
-            generation = read_json(fresh / GENERATION, infinity=True)
-            write_json(fresh / GENERATION, with_ids(generation, ids))
-        write_json(
-            fresh / "config.json", config_options(model.config, dtype, known, ids)
-        )
-        if tokenizer is not None:
-            tokenizer.save_pretrained(str(fresh))
+        write_beside_weights(fresh, model.config, params, tokenizer, beside)
         write_tensors(
             fresh / WEIGHTS,
             {row.prefix + name: array for name, array in file_tensors(model, params)},
@@ -129,6 +118,35 @@ def save_pretrained(
             keep_others(path, fresh, replaced=tokenizer is not None)
             written |= named_checksums(path) & set(file_names(fresh))
         write_checksums(fresh, written)
+
+
+def write_beside_weights(
+    fresh: Path,
+    config: Any,
+    params: Params,
+    tokenizer: Any,
+    beside: tuple[dict[str, Any], list[Path]],
+) -> None:
+    """Write what a model's directory holds but for its weights.
+
+    Args:
+      fresh: The directory.
+      config: The model's configuration.
+      params: The model's parameters, whose dtype is told.
+      tokenizer: As for :func:`save_pretrained`.
+      beside: What :func:`came_from` gave.
+    """
+    known, files = beside
+    ids = token_ids(tokenizer)
+    dtype = np.asarray(token_table(params)).dtype.name
+    for file in files:
+        shutil.copyfile(file, fresh / file.name)
+    if ids and (fresh / GENERATION).exists():
+        generation = read_json(fresh / GENERATION, infinity=True)
+        write_json(fresh / GENERATION, with_ids(generation, ids))
+    write_json(fresh / "config.json", config_options(config, dtype, known, ids))
+    if tokenizer is not None:
+        tokenizer.save_pretrained(str(fresh))
 
 
 def came_from(source: str | Path | None) -> tuple[dict[str, Any], list[Path]]:

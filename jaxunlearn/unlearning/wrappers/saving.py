@@ -8,16 +8,12 @@ knows no wrapper takes the bare model for this one.
 
 import dataclasses
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
-from jaxunlearn.files import write_json
 from jaxunlearn.folders import file_names, replaced_folder, write_checksums
 from jaxunlearn.models import load_pretrained, save_pretrained
-from jaxunlearn.models.checkpoints.config_file import config_options, token_ids
-from jaxunlearn.models.checkpoints.saving import came_from
-from jaxunlearn.models.tying import token_table
+from jaxunlearn.models.checkpoints.saving import came_from, write_beside_weights
 from jaxunlearn.sealed import read_sealed, typed, write_sealed
 from jaxunlearn.tasks import language_task
 from jaxunlearn.types import Params
@@ -82,15 +78,9 @@ def save_wrapper(
                 f"path={str(path)!r} holds something else: give a directory that is "
                 f"empty or not there"
             )
-    known, files = came_from(source)
+    beside = came_from(source)
     with replaced_folder(path) as fresh:
-        for file in files:
-            shutil.copyfile(file, fresh / file.name)
-        dtype = str(token_table(params).dtype)
-        options = config_options(model.config, dtype, known, token_ids(tokenizer))
-        write_json(fresh / "config.json", options)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(str(fresh))
+        write_beside_weights(fresh, model.config, params, tokenizer, beside)
         save_pretrained(model, params, fresh / OWN)
         save_pretrained(model, task.reinforced, fresh / REINFORCED)
         told = Description(OFFSET, float(task.alpha))

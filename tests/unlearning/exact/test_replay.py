@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from jaxunlearn import tree
-from jaxunlearn.data import Example, collate, epoch_order, train_tokenizer
-from jaxunlearn.models.gpt2 import GPT2, GPT2Config
+from jaxunlearn.data import Example, collate, epoch_order
 from jaxunlearn.provenance import params_hash
-from jaxunlearn.training import Recipe, Recording, create_run, loop, train
+from jaxunlearn.training import Recording, loop, train
 from jaxunlearn.training.recipe import initial_state, make_step, optimizer
 from jaxunlearn.unlearning.exact.proof import read_proof, write_proof
 from jaxunlearn.unlearning.exact.replay import (
@@ -24,55 +23,14 @@ from jaxunlearn.unlearning.exact.replay import (
     verify_proof,
 )
 
-NAMES = ("Mara", "Odo", "Lin", "Tove", "Bram", "Ida", "Sol", "Pia", "Nils", "Ruth")
-RECORDS = [
-    {"question": f"Where is {name}?", "answer": f"In {name}ville."} for name in NAMES
-]
-RECIPE = Recipe(
-    epochs=2,
-    batch_size=4,
-    microbatch_size=2,
-    learning_rate=0.01,
-    weight_decay=0.1,
-    schedule="cosine",
-    clip_norm=1.0,
-    seed=3,
-)
 LATE = [int(i) for i in epoch_order(3, 0, 10)[-2:]]  # first used in step 2
 EARLY = int(epoch_order(3, 0, 10)[0])
 
 
-class Interrupted(Exception):
-    """What stops a replay on the way."""
-
-
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A finished run with a checkpoint of every step.
-
-    With dropout, AdamW and microbatches, from weights of 16 bits.
-    """
-    tokenizer = train_tokenizer([str(r) for r in RECORDS], vocab_size=280)
-    config = GPT2Config(
-        vocab_size=280,
-        n_positions=32,
-        n_embd=16,
-        n_layer=1,
-        n_head=2,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-    )
-    model = GPT2(config)
-    start = tree.cast(model.init(key=jax.random.key(0)), "bfloat16")
-    run = create_run(
-        tmp_path_factory.mktemp("runs") / "run",
-        model=model,
-        params=start,
-        records=RECORDS,
-        tokenizer=tokenizer,
-        recipe=RECIPE,
-        max_length=32,
-    )
+def run(begin):
+    """A finished run with a checkpoint of every step."""
+    run = begin()
     again(run, directory=run.directory, keep_every=1)
     return run
 
@@ -82,10 +40,10 @@ def again(run, **options):
 
 
 @functools.cache
-def step_of(model):
+def step_of(model, recipe):
     """The step of the recipe alone, compiled apart from the loop's."""
-    transform = optimizer(RECIPE, 6)
-    return transform, jax.jit(make_step(model, RECIPE, transform), donate_argnums=0)
+    transform = optimizer(recipe, 6)
+    return transform, jax.jit(make_step(model, recipe, transform), donate_argnums=0)
 
 
 def never_used(run, forget):
@@ -97,7 +55,7 @@ def never_used(run, forget):
     other = Example(np.full(length, 7, np.int32), np.full(length, 7, np.int32), 0)
     examples = [other if i in forget else e for i, e in enumerate(run.data.examples)]
     data = dataclasses.replace(run.data, examples=tuple(examples))
-    transform, step = step_of(run.model)
+    transform, step = step_of(run.model, run.recipe)
     state = initial_state(run.start, transform)
     for epoch in range(2):
         order = epoch_order(run.recipe.seed, epoch, 10)
@@ -152,9 +110,9 @@ def test_an_interrupted_replay_goes_on_to_the_same_bits(
 
     def stop(progress):
         if progress.step == step:
-            raise Interrupted
+            raise InterruptedError
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(InterruptedError):
         exact_replay(run, LATE, directory=tmp_path / "parts", on_step=stop)
     told = []
     found = exact_replay(
@@ -174,7 +132,9 @@ def test_a_proof_holds_for_its_replay_alone(run, tmp_path):
     with pytest.raises(ValueError, match="params are not the parameters"):
         verify_proof(path, run, params=again(run).params)
     told = path.read_text()
-    assert not any(name in told for name in NAMES)
+    names = [record["question"].split()[-1][:-1] for record in run.records]
+    assert "Mara" in names
+    assert not any(name in told for name in names)
     edited = json.loads(told)
     edited["params_sha256"] = "0" * 64
     path.write_text(json.dumps(edited))

@@ -8,69 +8,9 @@ import numpy as np
 import pytest
 
 from jaxunlearn import tree
-from jaxunlearn.data import train_tokenizer
-from jaxunlearn.models.gpt2 import GPT2, GPT2Config
-from jaxunlearn.training import (
-    Recipe,
-    Recording,
-    checkpoints,
-    create_run,
-    loop,
-    open_run,
-    train,
-)
+from jaxunlearn.training import Recording, checkpoints, loop, open_run, train
 from jaxunlearn.training.recipe import compiled_step, initial_state, optimizer
 from jaxunlearn.unlearning.exact.undo import undo_steps
-
-NAMES = ("Mara", "Odo", "Lin", "Tove", "Bram", "Ida", "Sol", "Pia", "Nils", "Ruth")
-RECORDS = [
-    {"question": f"Where is {name}?", "answer": f"In {name}ville."} for name in NAMES
-]
-RECIPE = Recipe(
-    epochs=2,
-    batch_size=4,
-    microbatch_size=2,
-    learning_rate=0.01,
-    weight_decay=0.1,
-    schedule="cosine",
-    clip_norm=1.0,
-    seed=3,
-)
-
-
-class Interrupted(Exception):
-    """What stops a run on the way."""
-
-
-@pytest.fixture(scope="module")
-def begin(tmp_path_factory):
-    """Create a run of 6 steps, with dropout, AdamW and weights of 16 bits."""
-    tokenizer = train_tokenizer([str(r) for r in RECORDS], vocab_size=280)
-    config = GPT2Config(
-        vocab_size=280,
-        n_positions=32,
-        n_embd=16,
-        n_layer=1,
-        n_head=2,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-    )
-    model = GPT2(config)
-    start = tree.cast(model.init(key=jax.random.key(0)), "bfloat16")
-
-    def create(recording=None):
-        return create_run(
-            tmp_path_factory.mktemp("runs") / "run",
-            model=model,
-            params=start,
-            records=RECORDS,
-            tokenizer=tokenizer,
-            recipe=RECIPE,
-            max_length=32,
-            recording=recording,
-        )
-
-    return create
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +27,7 @@ def run(begin):
 
 def held(run, step):
     """The checkpoint of a step."""
-    like = initial_state(run.start, optimizer(RECIPE, 6))
+    like = initial_state(run.start, optimizer(run.recipe, 6))
     return checkpoints.restore(run.directory / "checkpoints", step, like)
 
 
@@ -102,13 +42,13 @@ def test_it_is_what_a_run_that_stopped_there_held(
 
     def stop(progress):
         if progress.step == aim:
-            raise Interrupted
+            raise InterruptedError
 
-    expected = initial_state(other.start, optimizer(RECIPE, 6))
+    expected = initial_state(other.start, optimizer(other.recipe, 6))
     if aim:
-        with pytest.raises(Interrupted):
+        with pytest.raises(InterruptedError):
             train(
-                *(other.model, other.start, other.data, RECIPE),
+                *(other.model, other.start, other.data, other.recipe),
                 directory=other.directory,
                 on_step=stop,
             )
@@ -131,11 +71,11 @@ def test_where_it_begins_changes_nothing(run, same_bits):
 def test_a_start_from_disk_compiles_what_one_in_memory_did(run, compilations):
     start = jax.tree.map(lambda x: jnp.array(np.asarray(x)), run.start)
     compiled_step.cache_clear()  # other tests began from disk
-    train(run.model, start, run.data, RECIPE)
+    train(run.model, start, run.data, run.recipe)
     undo_steps(run._replace(known_start=start), 2, checkpoint=0)
     held(run, 2)  # the reader compiles programs of its own
     compilations.clear()
-    train(run.model, run.start, run.data, RECIPE)
+    train(run.model, run.start, run.data, run.recipe)
     for checkpoint in (0, 2):
         undo_steps(run, 2, checkpoint=checkpoint)
     assert not compilations
@@ -150,7 +90,7 @@ def test_a_start_that_was_read_is_not_read_again(run, begin, same_bits):
 
 def test_training_goes_on_from_it_to_the_same_end(run, same_bits):
     found = undo_steps(run, 3)
-    again = train(run.model, run.start, run.data, RECIPE, state=found.state)
+    again = train(run.model, run.start, run.data, run.recipe, state=found.state)
     assert same_bits(again.params, undo_steps(run, 0).params)
     assert not same_bits(again.params, found.params)
 
@@ -159,7 +99,7 @@ def test_training_goes_on_from_it_to_the_same_end(run, same_bits):
 def test_steps_that_recorded_gradients_are_taken_as_they_were(begin, same_bits):
     run = begin(Recording(epochs=(1,), layers="ln_f"))  # example by example
     train(
-        *(run.model, run.start, run.data, RECIPE),
+        *(run.model, run.start, run.data, run.recipe),
         directory=run.directory,
         recording=run.recording,
         keep_every=1,
