@@ -5,7 +5,7 @@
 # Happens: of jaxlib 0.10.2 on a CPU the default fusion emitters take most of it. The
 # gradient of two small transformer blocks needs over twice the CPU time to compile
 # that it needs with --xla_cpu_use_fusion_emitters=false; results agree to rounding.
-# With optimization on it is about 1.5 times. jaxlib 0.12.0 has no such flag any more.
+# jaxlib 0.12.0 has no such flag any more.
 # What we do: our tests, which compile thousands of small programs, set the flag where
 # jaxlib is 0.10 (tests/conftest.py), and only there.
 set -euo pipefail

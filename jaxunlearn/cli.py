@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     if not given or given[0] not in COMMANDS:
         stubs = {name: stub(sentence) for name, sentence in COMMANDS.items()}
-        tyro.extras.subcommand_cli_from_dict(
+        tyro.extras.subcommand_cli_from_dict(  # prints, and exits
             stubs,
             prog="jaxunlearn",
             description=DESCRIPTION,
